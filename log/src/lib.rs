@@ -1,0 +1,24 @@
+//! The log that every stage of Driftline reads from and writes to: append many records, read from
+//! an offset, and take one atomic step ("these outputs, this state and these offsets, or nothing").
+//!
+//! It is blocking by design. Consumer groups, transactions and fsync all block, so every stage owns
+//! an operating-system thread and asynchronous callers (the gateway) talk to one. Only this crate
+//! knows `rdkafka` and `redb`; everybody else sees [`Log`], [`Appender`] and [`StageLog`].
+//!
+//! # Layout
+//!
+//! - [`api`]: the traits and the values that cross them
+//! - [`error`]: what can go wrong, whose fault it is, and whether trying again helps
+//! - [`limits`]: every bound of this crate, by name
+//! - [`failpoint`]: places where a crash test ends the process
+
+pub mod api;
+pub mod error;
+pub mod failpoint;
+pub mod limits;
+
+pub use api::{
+    Appender, Assignment, Cleanup, Committed, Log, Output, Polled, Position, ReadBatch, ReadLimits,
+    Record, StageLog, StageSpec, StateDelta, Step, TopicSpec, Trimmed,
+};
+pub use error::{CommitError, LogError};
