@@ -1,0 +1,28 @@
+//! Every record of Driftline that travels or rests, and nothing that does input or output.
+//!
+//! A row is measured on a device, quantised into integers of its feature's declared resolution,
+//! sent in a [`frame`], packed with rows of other devices into a [`packed`] record of the log,
+//! summarised into a [`profile`], judged into [`measure`]s, and rests in the lake's [`tables`].
+//! The types here are what those steps agree on.
+//!
+//! # Layout
+//!
+//! - [`clock`]: the one injected clock, and what stands in for it in simulations
+//! - [`source`]: who sent a frame and in what state; identity of an inference
+//! - [`quantity`]: numbers as integers in a declared resolution
+//! - [`bundle`]: a model version as shipped, and the signals that it declares
+//! - [`profile`]: the mergeable summary, its layout, binning and encoding
+//! - [`measure`]: comparisons, findings and alerts
+//! - [`rows`]: rows on the way, column by column
+//! - [`topic`]: names of the log's topics and who goes to which partition
+//! - [`limits`]: every bound on what is accepted, with its reason
+
+pub mod bundle;
+pub mod clock;
+pub mod limits;
+pub mod measure;
+pub mod profile;
+pub mod quantity;
+pub mod rows;
+pub mod source;
+pub mod topic;
