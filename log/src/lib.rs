@@ -11,14 +11,20 @@
 //! - [`error`]: what can go wrong, whose fault it is, and whether trying again helps
 //! - [`limits`]: every bound of this crate, by name
 //! - [`failpoint`]: places where a crash test ends the process
+//! - [`memory`]: a log in memory, with faults on demand, for the tests of stages
+//! - `local` (private): what the memory and the embedded log share: groups, polling, stepping
+//! - `check` (private): refuses what is malformed before anything is written
 
 pub mod api;
+mod check;
 pub mod error;
 pub mod failpoint;
 pub mod limits;
+mod local;
+pub mod memory;
 
 pub use api::{
-    Appender, Assignment, Cleanup, Committed, Log, Output, Polled, Position, ReadBatch, ReadLimits,
-    Record, StageLog, StageSpec, StateDelta, Step, TopicSpec, Trimmed,
+    Appender, Assignment, Cleanup, Committed, Held, Log, Output, Polled, Position, ReadBatch,
+    ReadLimits, Record, StageLog, StageSpec, StateDelta, Step, TopicSpec, Trimmed,
 };
 pub use error::{CommitError, LogError};
