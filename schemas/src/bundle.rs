@@ -4,7 +4,11 @@
 //! module holds the manifest and its checks; reading folders, running models and making references
 //! is the emitter's and the binary's work.
 
+pub mod files;
+
 use serde::{Deserialize, Serialize};
+
+pub use files::{Bundle, BundleError, Digest};
 
 use crate::limits::{CATEGORIES_MAX, FEATURES_MAX, STRING_BYTES_MAX};
 

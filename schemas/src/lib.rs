@@ -13,6 +13,7 @@
 //! - [`bundle`]: a model version as shipped, and the signals that it declares
 //! - [`profile`]: the mergeable summary, its layout, binning and encoding
 //! - [`measure`]: comparisons, findings and alerts
+//! - [`registry`]: devices and bundles, as the registry topic tells them
 //! - [`rows`]: rows on the way, column by column
 //! - [`topic`]: names of the log's topics and who goes to which partition
 //! - [`limits`]: every bound on what is accepted, with its reason
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod measure;
 pub mod profile;
 pub mod quantity;
+pub mod registry;
 pub mod rows;
 pub mod source;
 pub mod topic;
