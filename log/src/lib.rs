@@ -12,6 +12,7 @@
 //! - [`limits`]: every bound of this crate, by name
 //! - [`failpoint`]: places where a crash test ends the process
 //! - [`memory`]: a log in memory, with faults on demand, for the tests of stages
+//! - [`runner`]: the loop that runs a stage
 //! - `local` (private): what the memory and the embedded log share: groups, polling, stepping
 //! - `check` (private): refuses what is malformed before anything is written
 
@@ -22,6 +23,7 @@ pub mod failpoint;
 pub mod limits;
 mod local;
 pub mod memory;
+pub mod runner;
 
 pub use api::{
     Appender, Assignment, Cleanup, Committed, Held, Log, Output, Polled, Position, ReadBatch,
