@@ -1,0 +1,21 @@
+//! The mathematics of Driftline: how far the present is from its reference, and whether that is
+//! chance. Pure functions only: no I/O, no clock, no randomness of their own, no async, so the same
+//! code answers on the stream, in SQL and on the device, and the same input gives the same bits.
+//!
+//! # Layout
+//!
+//! - [`error`]: why a comparison could not be made
+//! - [`distance`]: distances between two histograms with the same edges
+//! - [`hypothesis`]: test statistics and p-values on counts, moments and ranks
+//! - [`sample`]: the same on raw values, where rows and not profiles are at hand
+//! - [`compat`]: what SciPy, Evidently and NannyML answer where their definitions differ
+//! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
+//! - [`special`]: distribution functions that stay accurate in their tails
+
+pub mod compat;
+pub mod detector;
+pub mod distance;
+pub mod error;
+pub mod hypothesis;
+pub mod sample;
+pub mod special;
