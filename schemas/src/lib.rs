@@ -16,15 +16,21 @@
 //! - [`registry`]: devices and bundles, as the registry topic tells them
 //! - [`rows`]: rows on the way, column by column
 //! - [`topic`]: names of the log's topics and who goes to which partition
+//! - [`units`]: spans of time and sizes as people write them
+//! - [`frame`]: the wire frame between device and gateway
+//! - [`packed`]: rows of many frames as one record of the log
 //! - [`limits`]: every bound on what is accepted, with its reason
 
 pub mod bundle;
 pub mod clock;
+pub mod frame;
 pub mod limits;
 pub mod measure;
+pub mod packed;
 pub mod profile;
 pub mod quantity;
 pub mod registry;
 pub mod rows;
 pub mod source;
 pub mod topic;
+pub mod units;
