@@ -19,11 +19,13 @@
 //! - [`units`]: spans of time and sizes as people write them
 //! - [`frame`]: the wire frame between device and gateway
 //! - [`packed`]: rows of many frames as one record of the log
+//! - [`deadletter`]: what was refused, with the reason
 //! - [`limits`]: every bound on what is accepted, with its reason
 
 pub mod bundle;
 pub mod clock;
 pub mod frame;
+pub mod deadletter;
 pub mod limits;
 pub mod measure;
 pub mod packed;
