@@ -28,6 +28,9 @@ pub enum StatisticsError {
     /// One side holds no rows, so it has no distribution.
     #[error("the {0} side has no rows; compare again when it has some")]
     Empty(Side),
+    /// One side counts more rows than the exact integer arithmetic holds.
+    #[error("the {0} side has 2^63 rows or more; compare shorter windows")]
+    TooManyRows(Side),
     /// The two histograms do not have the same bins.
     #[error(
         "the reference has {reference} bins and the current side {current}; profile both with the same edges"
