@@ -1,7 +1,6 @@
 //! The two-sided tail of Student's t.
 
 use super::gamma::stirling_error;
-use super::gamma_q;
 use std::f64::consts::PI;
 
 /// From this a = ν/2 on, the asymptotic expansion has full accuracy with [`EXPANSION_TERMS`] terms;
@@ -151,6 +150,7 @@ fn lentz(a: f64, b: f64, x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::special::gamma_q;
 
     /// Against mpmath at 40 digits: few and many degrees of freedom, body and tail.
     #[test]
