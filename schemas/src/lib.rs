@@ -24,8 +24,9 @@
 
 pub mod bundle;
 pub mod clock;
-pub mod frame;
 pub mod deadletter;
+pub mod frame;
+mod ipc;
 pub mod limits;
 pub mod measure;
 pub mod packed;

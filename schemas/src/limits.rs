@@ -10,6 +10,10 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 pub const FRAME_RAW_BYTES_MAX: usize = 16 << 20;
 /// Most rows of one frame: one frame must fit in one log record.
 pub const FRAME_ROWS_MAX: usize = 65_536;
+/// Most bytes that the rows of one frame take as Arrow columns: a frame never spans records, so it
+/// must fit in [`RECORD_BYTES_MAX`] even where nothing compresses. It bounds as well what a few
+/// bytes of constant columns can make the gateway allocate.
+pub const FRAME_DECODED_BYTES_MAX: usize = 6 << 20;
 /// Most frames that one request may carry.
 pub const REQUEST_FRAMES_MAX: usize = 1_024;
 /// Most features of one model: 500 are asked for, the rest is head room.

@@ -12,6 +12,7 @@
 //! - [`binning`]: from quantised values to bins, fast
 //! - [`codec`]: the bytes of profiles, as they travel and rest
 //! - [`devices`]: which devices a profile rests on
+//! - [`groups`]: whole columns into many profiles at once
 //! - [`cell`]: the key of a profile: model, pane and cohort
 //! - [`reference`]: the profiles that the present is compared with
 
@@ -20,6 +21,7 @@ pub mod binning;
 pub mod cell;
 pub mod codec;
 pub mod devices;
+pub mod groups;
 pub mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,7 @@ pub use devices::DeviceSample;
 pub use reference::Reference;
 
 /// Why two profiles, or a profile and its bytes, do not go together.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ProfileError {
     /// The profiles were made with different edges or signals.
     #[error(
