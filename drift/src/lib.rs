@@ -5,17 +5,23 @@
 //! # Layout
 //!
 //! - [`error`]: why a comparison could not be made
+//! - [`calibrate`]: what a window is worth, and the one test that the alarm budget holds for
+//! - [`explain`]: which cohorts and signals a drift comes from, in words and in SQL
 //! - [`distance`]: distances between two histograms with the same edges
 //! - [`hypothesis`]: test statistics and p-values on counts, moments and ranks
 //! - [`sample`]: the same on raw values, where rows and not profiles are at hand
 //! - [`compat`]: what SciPy, Evidently and NannyML answer where their definitions differ
 //! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
+//! - [`performance`]: how well a model does, with labels and without
 //! - [`special`]: distribution functions that stay accurate in their tails
 
+pub mod calibrate;
 pub mod compat;
 pub mod detector;
 pub mod distance;
 pub mod error;
+pub mod explain;
 pub mod hypothesis;
+pub mod performance;
 pub mod sample;
 pub mod special;

@@ -1,0 +1,492 @@
+//! The evidence of one stream (a signal of a cohort) over a fixed grid of windows.
+//!
+//! Windows are folded in event-time order. Each is judged at several spans that end with it, so
+//! that a large shift is seen at once and a small one soon, and against two things:
+//!
+//! - the reference ("level"): the cohort may differ from it because its devices do, so the variance
+//!   between devices counts;
+//! - the cohort's own calm past ("change"): its devices are the same, so it does not. The past is
+//!   used from 16 windows on and never includes the last [`LAG_WINDOWS`], so that
+//!   a shift cannot hide itself.
+//!
+//! What the model does not know of a cohort (its sites may share a weather of their own) shows in
+//! how its calm windows scatter; where that is more than predicted, the prediction is raised.
+//!
+//! The p-value is Bonferroni's over scores, spans and the two tests, a constant number, so that it
+//! does not depend on what happened to be there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::judge::{ScoreTest, row_variance, test};
+use super::scores::{Deviation, ScoreKind};
+use super::worth::{Shares, Worth, variance};
+use super::{Effect, SPANS, SignalCalibration, SmallestEffect};
+
+/// Windows that a window waits before it becomes part of the calm past: the longest span of the
+/// change test, so that the two never overlap.
+pub const LAG_WINDOWS: i64 = 8;
+/// Calm windows before the past is compared with.
+pub(super) const PAST_WINDOWS_MIN: f64 = 16.0;
+/// Spans that the past is compared with: those of [`SPANS`] up to [`LAG_WINDOWS`].
+const CHANGE_SPANS: usize = 4;
+/// Weight, in windows, of the prediction against the scatter that is seen.
+const PRIOR_WINDOWS: f64 = 10.0;
+/// A window is calm when the stream's p-value is above this.
+pub const CALM_P: f64 = 0.01;
+
+/// What a stream is judged from in one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Index of the window on the grid (start over length).
+    pub window: i64,
+    /// The cohort's devices in this window.
+    pub devices: Arc<Shares>,
+    /// How far each score is from the reference.
+    pub deviations: Vec<Deviation>,
+}
+
+/// Mean of what was calm, of one score.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Past {
+    rows: f64,
+    sum: f64,
+}
+
+/// Scatter of calm windows over what was predicted, of one score at one span.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Scatter {
+    squares: f64,
+    windows: f64,
+}
+
+impl Scatter {
+    fn factor(self, span: u32) -> f64 {
+        // Spans overlap, so their squares are worth one in `span`.
+        let (squares, windows) = (
+            self.squares / f64::from(span),
+            self.windows / f64::from(span),
+        );
+        ((PRIOR_WINDOWS + squares) / (PRIOR_WINDOWS + windows)).max(1.0)
+    }
+}
+
+/// The fold's state.
+#[derive(Debug, Clone, Default)]
+pub struct Stream {
+    /// The last windows of the longest span, oldest first, with whether they were calm.
+    recent: VecDeque<(Arc<Point>, bool)>,
+    past: Vec<Past>,
+    past_windows: f64,
+    past_devices: Shares,
+    /// By score, then span.
+    scatter: Vec<[Scatter; CHANGE_SPANS]>,
+    /// Windows before this one are not evidence any more: a finding that ended took them with it.
+    since: i64,
+}
+
+/// What a checkpoint keeps of a [`Stream`]; its points come from the profiles again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamCheckpoint {
+    recent: Vec<(i64, bool)>,
+    past: Vec<Past>,
+    past_windows: f64,
+    past_devices: Vec<(u64, f64)>,
+    past_truncated: bool,
+    past_effective: f64,
+    scatter: Vec<[Scatter; CHANGE_SPANS]>,
+    since: i64,
+}
+
+/// What a stream is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// The reference.
+    Reference,
+    /// The cohort's own calm past.
+    Past,
+}
+
+/// What one window of a stream came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StreamVerdict {
+    /// p-value over scores, spans and tests.
+    pub p_value: f64,
+    /// The same of the score that decides; the larger of the two when another score is smaller but
+    /// its effect does not matter.
+    pub decides_p: f64,
+    /// Index of the deciding score in [`SignalCalibration::scores`].
+    pub score: usize,
+    /// Its kind.
+    pub kind: ScoreKind,
+    /// Deciding test.
+    pub against: Against,
+    /// Deciding span: its first window.
+    pub first_window: i64,
+    /// Its statistic.
+    pub statistic: f64,
+    /// Its effect.
+    pub effect: Effect,
+    /// Whether the effect matters.
+    pub matters: bool,
+    /// Effective rows of the deciding test.
+    pub rows_effective: f64,
+    /// Whether it crosses.
+    pub crossed: bool,
+}
+
+/// One span of one score.
+struct Span {
+    rows: f64,
+    sum: f64,
+    reference: f64,
+}
+
+impl Stream {
+    /// Judges a window, which must be later than all before it, and takes it into the fold.
+    /// `windows_per_step` is the length of a window in the calibration's windows. `None` when no
+    /// score had rows.
+    pub fn fold(
+        &mut self,
+        signal: &SignalCalibration,
+        reference_devices: &Shares,
+        point: Arc<Point>,
+        windows_per_step: f64,
+        smallest: &SmallestEffect,
+        threshold: f64,
+    ) -> Option<StreamVerdict> {
+        let window = point.window;
+        self.settle(window);
+        self.recent.push_back((point, true));
+        let scores = signal.scores.len();
+        self.past.resize(scores, Past::default());
+        self.scatter.resize(scores, Default::default());
+        let tests = (scores * (SPANS.len() + CHANGE_SPANS)) as f64;
+        let mut best: Option<StreamVerdict> = None;
+        let mut least_p = 1.0_f64;
+        let mut scatter = Vec::new();
+        let mut covered = 0;
+        for (index, span) in SPANS.into_iter().enumerate() {
+            let first = (window - i64::from(span) + 1).max(self.since);
+            let points: Vec<&Arc<Point>> = self.since_window(first).collect();
+            if points.len() == covered {
+                continue;
+            }
+            covered = points.len();
+            let mut devices = Shares::default();
+            points.iter().for_each(|point| devices.add(&point.devices));
+            let worth = Worth {
+                devices: devices.distance(reference_devices),
+                own: devices.concentration(),
+                rows: 0.0,
+                windows: points.len() as f64 * windows_per_step,
+            };
+            let change = (index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
+                .then(|| devices.distance(&self.past_devices));
+            for at in 0..scores {
+                let found = span_of(&points, at);
+                if found.rows <= 0.0 {
+                    continue;
+                }
+                let level = self.level(signal, at, &found, worth, smallest);
+                let tested = [
+                    Some((Against::Reference, level)),
+                    change.and_then(|devices| {
+                        let worth = Worth { devices, ..worth };
+                        let factor = self.scatter[at][index].factor(span);
+                        let z = self.change(
+                            signal,
+                            at,
+                            &found,
+                            worth,
+                            windows_per_step,
+                            smallest,
+                            factor,
+                        )?;
+                        scatter.push((at, index, z.statistic.powi(2) * factor));
+                        Some((Against::Past, z))
+                    }),
+                ];
+                for (against, tested) in tested.into_iter().flatten() {
+                    let p_value = (tested.p_value * tests).min(1.0);
+                    least_p = least_p.min(p_value);
+                    let verdict = StreamVerdict {
+                        p_value,
+                        decides_p: p_value,
+                        score: at,
+                        kind: signal.scores[at].kind,
+                        against,
+                        first_window: points[0].window,
+                        statistic: tested.statistic,
+                        effect: tested.effect,
+                        matters: tested.matters,
+                        rows_effective: tested.rows_effective,
+                        crossed: p_value <= threshold && tested.matters,
+                    };
+                    if best.is_none_or(|best| decides_before(&verdict, &best)) {
+                        best = Some(verdict);
+                    }
+                }
+            }
+        }
+        let mut verdict = best?;
+        verdict.p_value = least_p;
+        self.mark(&verdict, scatter);
+        Some(verdict)
+    }
+
+    /// Windows from now on are the only evidence: what was found has ended.
+    pub fn forget_before(&mut self, window: i64) {
+        self.since = self.since.max(window);
+    }
+
+    /// Marks the windows from `first` on as not calm, so that they do not become the past.
+    pub fn disturb(&mut self, first: i64) {
+        for (point, calm) in self.recent.iter_mut().rev() {
+            if point.window < first {
+                break;
+            }
+            *calm = false;
+        }
+    }
+
+    /// Mean deviation of a score over the calm past, once there is enough of it.
+    pub fn past_mean(&self, score: usize) -> Option<f64> {
+        let past = self.past.get(score)?;
+        (self.past_windows >= PAST_WINDOWS_MIN && past.rows > 0.0).then(|| past.sum / past.rows)
+    }
+
+    /// How far a score's mean over the windows from `first` on lies from the reference or the past,
+    /// with the two-sided p-value of that one test.
+    pub fn recheck(
+        &self,
+        signal: &SignalCalibration,
+        reference_devices: &Shares,
+        verdict: (usize, Against),
+        first: i64,
+        windows_per_step: f64,
+        smallest: &SmallestEffect,
+    ) -> Option<(f64, f64)> {
+        let (score, against) = verdict;
+        let points: Vec<&Arc<Point>> = self.since_window(first).collect();
+        let found = span_of(&points, score);
+        if found.rows <= 0.0 {
+            return None;
+        }
+        let mut devices = Shares::default();
+        points.iter().for_each(|point| devices.add(&point.devices));
+        let mut worth = Worth {
+            devices: devices.distance(reference_devices),
+            own: devices.concentration(),
+            rows: 0.0,
+            windows: points.len() as f64 * windows_per_step,
+        };
+        let tested = match against {
+            Against::Past if self.past_windows >= PAST_WINDOWS_MIN => {
+                worth.devices = devices.distance(&self.past_devices);
+                self.change(
+                    signal,
+                    score,
+                    &found,
+                    worth,
+                    windows_per_step,
+                    smallest,
+                    1.0,
+                )?
+            }
+            _ => self.level(signal, score, &found, worth, smallest),
+        };
+        Some((tested.effect.value, tested.p_value))
+    }
+
+    fn since_window(&self, first: i64) -> impl Iterator<Item = &Arc<Point>> {
+        let from = self
+            .recent
+            .partition_point(|(point, _)| point.window < first);
+        self.recent.range(from..).map(|(point, _)| point)
+    }
+
+    fn level(
+        &self,
+        signal: &SignalCalibration,
+        at: usize,
+        found: &Span,
+        worth: Worth,
+        smallest: &SmallestEffect,
+    ) -> ScoreTest {
+        let score = &signal.scores[at];
+        let worth = Worth {
+            rows: found.rows,
+            ..worth
+        };
+        let reference = found.reference / found.rows;
+        let scatter = row_variance(score, reference, signal.rows);
+        let variance = variance(score, &worth, scatter);
+        test(
+            signal,
+            score,
+            found.sum / found.rows,
+            reference,
+            variance,
+            smallest,
+        )
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one formula's terms")]
+    fn change(
+        &self,
+        signal: &SignalCalibration,
+        at: usize,
+        found: &Span,
+        worth: Worth,
+        windows_per_step: f64,
+        smallest: &SmallestEffect,
+        factor: f64,
+    ) -> Option<ScoreTest> {
+        let past = self.past[at];
+        if past.rows <= 0.0 {
+            return None;
+        }
+        let score = &signal.scores[at];
+        let reference = found.reference / found.rows;
+        let before = past.sum / past.rows;
+        let scatter = row_variance(score, reference + before, signal.rows);
+        let now = Worth {
+            rows: found.rows,
+            ..worth
+        };
+        let then = Worth {
+            devices: 0.0,
+            own: self.past_devices.concentration(),
+            rows: past.rows,
+            windows: self.past_windows * windows_per_step,
+        };
+        let sum = variance(score, &now, scatter).plus(variance(score, &then, scatter));
+        let moved = found.sum / found.rows - before;
+        Some(test(
+            signal,
+            score,
+            moved,
+            reference + before,
+            sum.scaled(factor),
+            smallest,
+        ))
+    }
+
+    /// Windows that have waited long enough become the past, if they were calm.
+    fn settle(&mut self, window: i64) {
+        let longest = i64::from(SPANS[SPANS.len() - 1]);
+        for (point, calm) in &mut self.recent {
+            if point.window > window - LAG_WINDOWS {
+                break;
+            }
+            if !std::mem::take(calm) {
+                continue;
+            }
+            self.past_windows += 1.0;
+            self.past_devices.add(&point.devices);
+            for (past, found) in self.past.iter_mut().zip(&point.deviations) {
+                past.rows += found.rows;
+                past.sum += found.rows * found.deviation;
+            }
+        }
+        while let Some((point, _)) = self.recent.front()
+            && point.window <= window - longest
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Remembers whether the window was calm and how it scattered.
+    fn mark(&mut self, verdict: &StreamVerdict, scatter: Vec<(usize, usize, f64)>) {
+        if verdict.crossed {
+            self.disturb(verdict.first_window);
+        }
+        if verdict.p_value <= CALM_P {
+            if let Some((_, calm)) = self.recent.back_mut() {
+                *calm = false;
+            }
+            return;
+        }
+        for (score, span, square) in scatter {
+            let at = &mut self.scatter[score][span];
+            at.squares += square;
+            at.windows += 1.0;
+        }
+    }
+
+    /// What a checkpoint keeps.
+    pub fn checkpoint(&self) -> StreamCheckpoint {
+        let (devices, truncated, effective) = self.past_devices.entries();
+        StreamCheckpoint {
+            recent: self
+                .recent
+                .iter()
+                .map(|(point, calm)| (point.window, *calm))
+                .collect(),
+            past: self.past.clone(),
+            past_windows: self.past_windows,
+            past_devices: devices.to_vec(),
+            past_truncated: truncated,
+            past_effective: effective,
+            scatter: self.scatter.clone(),
+            since: self.since,
+        }
+    }
+
+    /// Goes on from a checkpoint. `point` gives the points of the windows that it names, from the
+    /// profiles; those that are gone are left out.
+    pub fn restore(kept: &StreamCheckpoint, point: impl Fn(i64) -> Option<Arc<Point>>) -> Self {
+        Self {
+            recent: kept
+                .recent
+                .iter()
+                .filter_map(|&(window, calm)| Some((point(window)?, calm)))
+                .collect(),
+            past: kept.past.clone(),
+            past_windows: kept.past_windows,
+            past_devices: Shares::from_entries(
+                kept.past_devices.clone(),
+                kept.past_truncated,
+                kept.past_effective,
+            ),
+            scatter: kept.scatter.clone(),
+            since: kept.since,
+        }
+    }
+}
+
+fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
+    let mut span = Span {
+        rows: 0.0,
+        sum: 0.0,
+        reference: 0.0,
+    };
+    for at in points
+        .iter()
+        .filter_map(|point| point.deviations.get(score))
+    {
+        span.rows += at.rows;
+        span.sum += at.rows * at.deviation;
+        span.reference += at.rows * at.reference;
+    }
+    span
+}
+
+/// Crossed before not, effects that matter before others, then the least p-value; of equals the
+/// first, so the shortest span.
+fn decides_before(a: &StreamVerdict, b: &StreamVerdict) -> bool {
+    match (a.crossed, b.crossed) {
+        (true, false) => return true,
+        (false, true) => return false,
+        _ => {}
+    }
+    match (a.matters, b.matters) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => a.decides_p < b.decides_p,
+    }
+}

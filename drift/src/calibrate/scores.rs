@@ -1,0 +1,248 @@
+//! Scores of a signal: numbers that are linear in the shares of its bins.
+
+use driftline_schemas::bundle::SignalRole;
+use driftline_schemas::profile::{SignalLayout, SignalProfile};
+use serde::{Deserialize, Serialize};
+use statrs::function::erf::erfc_inv;
+
+/// Largest normal score of a bin, in standard deviations: what lies in a bin that the reference
+/// never used counts as three standard deviations away, however far it is, so one garbage value in
+/// a thousand moves the mean score by 0.003.
+const NORMAL_SCORE_MAX: f64 = 3.0;
+/// Most categories whose share is a score of its own (the most frequent of the reference); the
+/// rest together are one more. Each score costs a share of the budget.
+pub(super) const SHARE_SCORES_MAX: usize = 8;
+/// Least standard deviation of a score over the reference's bins for it to say anything.
+const SCORE_SD_MIN: f64 = 1e-6;
+
+/// What a score looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreKind {
+    /// Where the numbers lie: the mid-quantile normal score of each bin, standardised over the
+    /// reference. A shift of one reference standard deviation is about 1.
+    Location,
+    /// How far they spread: the magnitude of the normal score, made orthogonal to the location and
+    /// standardised.
+    Scale,
+    /// Share of a category, by its code.
+    Share(u32),
+    /// Share of all categories that have no score of their own.
+    OtherShares,
+    /// Share of rows without a value.
+    Missing,
+    /// Share of rows with NaN or an infinity.
+    NonFinite,
+    /// Share of rows with a category that the bundle does not list.
+    Unseen,
+}
+
+impl ScoreKind {
+    /// Whether the score is a share of rows, between 0 and 1.
+    pub const fn is_share(self) -> bool {
+        !matches!(self, Self::Location | Self::Scale)
+    }
+
+    /// Whether the score counts rows that are in no bin.
+    pub const fn is_rate(self) -> bool {
+        matches!(self, Self::Missing | Self::NonFinite | Self::Unseen)
+    }
+
+    /// Name for measures and people (`location`, `share:3`).
+    pub fn name(self) -> String {
+        match self {
+            Self::Location => "location".into(),
+            Self::Scale => "scale".into(),
+            Self::Share(code) => format!("share:{code}"),
+            Self::OtherShares => "share:other".into(),
+            Self::Missing => "missing".into(),
+            Self::NonFinite => "non_finite".into(),
+            Self::Unseen => "unseen".into(),
+        }
+    }
+}
+
+/// A score with its weight for each bin.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Score {
+    pub(super) kind: ScoreKind,
+    pub(super) weights: Vec<f64>,
+}
+
+/// The scores of a signal, from its reference.
+pub(super) fn scores_of(layout: &SignalLayout, reference: &SignalProfile) -> Vec<Score> {
+    let mut scores = if reference.binned() == 0 {
+        Vec::new()
+    } else if layout.is_numeric() {
+        numeric(reference)
+    } else {
+        categorical(reference)
+    };
+    // A missing truth is no property of the estate's errors.
+    if layout.signal.role != SignalRole::Error {
+        let other = match layout.is_numeric() {
+            true => ScoreKind::NonFinite,
+            false => ScoreKind::Unseen,
+        };
+        for kind in [ScoreKind::Missing, other] {
+            let weights = Vec::new();
+            scores.push(Score { kind, weights });
+        }
+    }
+    scores
+}
+
+fn numeric(reference: &SignalProfile) -> Vec<Score> {
+    let total = reference.binned() as f64;
+    let shares: Vec<f64> = reference.bins.iter().map(|&n| n as f64 / total).collect();
+    let mut below = 0.0;
+    let normal: Vec<f64> = shares
+        .iter()
+        .map(|share| {
+            // −√2 erfc⁻¹(2p) is the normal quantile of p.
+            let quantile = -std::f64::consts::SQRT_2 * erfc_inv(2.0 * (below + share / 2.0));
+            below += share;
+            quantile.clamp(-NORMAL_SCORE_MAX, NORMAL_SCORE_MAX)
+        })
+        .collect();
+    let mut scores = Vec::new();
+    let Some(location) = standardised(normal.clone(), &shares) else {
+        return scores;
+    };
+    let magnitude: Vec<f64> = normal.iter().map(|score| score.abs()).collect();
+    let slope = sum(&shares, |bin| magnitude[bin] * location[bin]);
+    let magnitude = (0..shares.len())
+        .map(|bin| magnitude[bin] - slope * location[bin])
+        .collect();
+    let scale = standardised(magnitude, &shares);
+    scores.push(Score {
+        kind: ScoreKind::Location,
+        weights: location,
+    });
+    scores.extend(scale.map(|weights| Score {
+        kind: ScoreKind::Scale,
+        weights,
+    }));
+    scores
+}
+
+fn sum(shares: &[f64], value: impl Fn(usize) -> f64) -> f64 {
+    (0..shares.len()).map(|bin| shares[bin] * value(bin)).sum()
+}
+
+/// Mean 0 and variance 1 over the reference; `None` when nothing varies.
+fn standardised(mut score: Vec<f64>, shares: &[f64]) -> Option<Vec<f64>> {
+    let mean = sum(shares, |bin| score[bin]);
+    let sd = sum(shares, |bin| (score[bin] - mean).powi(2)).sqrt();
+    if !(sd > SCORE_SD_MIN) {
+        return None;
+    }
+    for value in &mut score {
+        *value = (*value - mean) / sd;
+    }
+    Some(score)
+}
+
+fn categorical(reference: &SignalProfile) -> Vec<Score> {
+    let categories = reference.bins.len();
+    let mut by_share: Vec<usize> = (0..categories).collect();
+    by_share.sort_by_key(|&code| (std::cmp::Reverse(reference.bins[code]), code));
+    // Shares add to one, so the last of them says nothing new.
+    let own = match categories {
+        0 | 1 => 0,
+        n if n <= SHARE_SCORES_MAX => n,
+        _ => SHARE_SCORES_MAX,
+    };
+    // Of two, the second: for errors it is `wrong`.
+    let chosen: Vec<usize> = match categories {
+        2 => vec![1],
+        _ => by_share[..own].to_vec(),
+    };
+    let indicator = |within: &dyn Fn(usize) -> bool| {
+        (0..categories)
+            .map(|code| f64::from(u8::from(within(code))))
+            .collect::<Vec<f64>>()
+    };
+    let mut scores: Vec<Score> = chosen
+        .iter()
+        .map(|&chosen| Score {
+            kind: ScoreKind::Share(chosen as u32),
+            weights: indicator(&|code| code == chosen),
+        })
+        .collect();
+    if categories > SHARE_SCORES_MAX {
+        scores.push(Score {
+            kind: ScoreKind::OtherShares,
+            weights: indicator(&|code| !chosen.contains(&code)),
+        });
+    }
+    scores
+}
+
+/// Rows that a score is a mean over, the mean, and the variance of a row about it.
+pub(super) fn mean_of(
+    kind: ScoreKind,
+    weights: &[f64],
+    profile: &SignalProfile,
+) -> (f64, f64, f64) {
+    let counted = match kind {
+        ScoreKind::Missing => profile.nulls,
+        ScoreKind::NonFinite => profile.non_finite,
+        ScoreKind::Unseen => profile.unseen,
+        _ => {
+            let rows = profile.binned() as f64;
+            if rows == 0.0 {
+                return (0.0, 0.0, 0.0);
+            }
+            let (mut mean, mut square) = (0.0, 0.0);
+            for (&count, weight) in profile.bins.iter().zip(weights) {
+                let share = count as f64 / rows;
+                mean += share * weight;
+                square += share * weight * weight;
+            }
+            return (rows, mean, (square - mean * mean).max(0.0));
+        }
+    };
+    let rows = profile.rows() as f64;
+    if rows == 0.0 {
+        return (0.0, 0.0, 0.0);
+    }
+    let share = counted as f64 / rows;
+    (rows, share, share * (1.0 - share))
+}
+
+/// How far one score of a cohort is from its reference, for one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// Rows that it is a mean over.
+    pub rows: f64,
+    /// Mean score less the reference's.
+    pub deviation: f64,
+    /// Mean score of the reference for this window.
+    pub reference: f64,
+}
+
+/// How far each score of a signal is from its reference. Both profiles are of the calibration's
+/// layout. A score without rows on either side has 0 rows.
+pub fn deviations(
+    signal: &super::SignalCalibration,
+    reference: &SignalProfile,
+    current: &SignalProfile,
+) -> Vec<Deviation> {
+    signal
+        .scores
+        .iter()
+        .map(|score| {
+            let (reference_rows, expected, _) = mean_of(score.kind, &score.weights, reference);
+            let (rows, mean, _) = mean_of(score.kind, &score.weights, current);
+            if reference_rows == 0.0 || rows == 0.0 {
+                return Deviation::default();
+            }
+            Deviation {
+                rows,
+                deviation: mean - expected,
+                reference: expected,
+            }
+        })
+        .collect()
+}
