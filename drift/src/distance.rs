@@ -73,6 +73,24 @@ impl<'a> Pair<'a> {
         })
     }
 
+    /// A pair whose rows have been added up already: `reference_rows` and `current_rows` must be the
+    /// sums, and not 0.
+    pub(crate) fn of_checked(
+        reference: &'a [u64],
+        current: &'a [u64],
+        reference_rows: u64,
+        current_rows: u64,
+    ) -> Self {
+        debug_assert_eq!(reference.iter().sum::<u64>(), reference_rows);
+        debug_assert_eq!(current.iter().sum::<u64>(), current_rows);
+        Self {
+            reference,
+            current,
+            reference_rows,
+            current_rows,
+        }
+    }
+
     /// The same pair with its sides exchanged, for distances that are not symmetric.
     #[must_use]
     pub fn swapped(self) -> Self {
