@@ -27,18 +27,34 @@ impl ProfileBatch {
     /// The bytes: `"DLPB" format:u8 partition watermark n { key-length { JSON key } profile }*n`,
     /// numbers as varints.
     pub fn encode(&self) -> Vec<u8> {
+        let mut cells = Vec::new();
+        let mut profile = Vec::new();
+        for cell in &self.cells {
+            profile.clear();
+            cell.profile.encode_to(&mut profile);
+            encode_cell(&mut cells, &cell.key, &profile);
+        }
+        Self::encode_parts(
+            self.input_partition,
+            self.watermark_us,
+            self.cells.len(),
+            &cells,
+        )
+    }
+
+    /// As [`Self::encode`], from `count` cells that [`encode_cell`] put one after the other.
+    pub fn encode_parts(
+        input_partition: u32,
+        watermark_us: i64,
+        count: usize,
+        cells: &[u8],
+    ) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.push(PROFILE_BATCH_FORMAT);
-        put_varint(&mut out, self.input_partition.into());
-        super::codec::put_signed(&mut out, self.watermark_us.into());
-        put_varint(&mut out, self.cells.len() as u128);
-        for cell in &self.cells {
-            // Strings and numbers always have a JSON form.
-            let key = serde_json::to_vec(&cell.key).unwrap_or_default();
-            put_varint(&mut out, key.len() as u128);
-            out.extend_from_slice(&key);
-            cell.profile.encode_to(&mut out);
-        }
+        put_varint(&mut out, input_partition.into());
+        super::codec::put_signed(&mut out, watermark_us.into());
+        put_varint(&mut out, count as u128);
+        out.extend_from_slice(cells);
         out
     }
 
@@ -70,4 +86,13 @@ impl ProfileBatch {
             cells,
         })
     }
+}
+
+/// Appends one cell of a batch; `profile` is an encoded [`Profile`], as aggregations give it.
+pub fn encode_cell(out: &mut Vec<u8>, key: &ProfileKey, profile: &[u8]) {
+    // Strings and numbers always have a JSON form.
+    let key = serde_json::to_vec(key).unwrap_or_default();
+    put_varint(out, key.len() as u128);
+    out.extend_from_slice(&key);
+    out.extend_from_slice(profile);
 }
