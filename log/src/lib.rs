@@ -12,17 +12,24 @@
 //! - [`limits`]: every bound of this crate, by name
 //! - [`failpoint`]: places where a crash test ends the process
 //! - [`memory`]: a log in memory, with faults on demand, for the tests of stages
+//! - [`embedded`]: a durable log in one folder, for one process
+//! - [`registry`]: devices and bundles, as the compacted registry topic tells them
 //! - [`runner`]: the loop that runs a stage
+//! - `conformance`: what every log promises, as test cases (feature `conformance`)
 //! - `local` (private): what the memory and the embedded log share: groups, polling, stepping
 //! - `check` (private): refuses what is malformed before anything is written
 
 pub mod api;
 mod check;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
 pub mod error;
 pub mod failpoint;
 pub mod limits;
 mod local;
 pub mod memory;
+pub mod registry;
 pub mod runner;
 
 pub use api::{
