@@ -1,1 +1,15 @@
-//! placeholder
+//! The stages on the log that turn telemetry into answers: what a batch of records does to a
+//! stage's state and what comes out. Reading, writing, clocks and retries are the runner's
+//! ([`driftline_log::runner`]).
+//!
+//! # Layout
+//!
+//! - [`once`]: which frames of a partition count, each once
+//! - [`bundles`]: where stages find the bundle of a model version
+//! - [`profile`]: rows become partial profiles; the aggregate function `profile(…)`
+
+pub mod bundles;
+pub mod once;
+pub mod profile;
+#[cfg(test)]
+pub(crate) mod testing;
