@@ -174,6 +174,15 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
+    /// A number of rows: at most 2^48, so that merging as many parts as there can be does not run
+    /// over.
+    fn rows(&mut self) -> Result<u64, ProfileError> {
+        match self.u64()? {
+            rows if rows <= u64::from(u32::MAX) << 16 => Ok(rows),
+            _ => Err(self.error("a count is larger than any span of time can have")),
+        }
+    }
+
     /// A zigzag varint.
     ///
     /// # Errors
@@ -219,7 +228,7 @@ impl Profile {
             return Err(reader.error("unknown version of the profile encoding"));
         }
         let layout = reader.u64_le()?;
-        let rows = reader.u64()?;
+        let rows = reader.rows()?;
         let truncated = reader.byte()? != 0;
         let mut devices = BTreeMap::new();
         for _ in 0..reader.count(PROFILE_DEVICES_MAX)? {
@@ -230,7 +239,7 @@ impl Profile {
             {
                 return Err(reader.error("device hashes must rise"));
             }
-            devices.insert(hash, reader.u64()?);
+            devices.insert(hash, reader.rows()?);
         }
         let signals = (0..reader.count(SIGNALS_MAX)?)
             .map(|_| decode_signal(reader))
@@ -287,20 +296,13 @@ fn decode_signal(reader: &mut Reader<'_>) -> Result<SignalProfile, ProfileError>
         1 => {}
         _ => return Err(reader.error("unknown kind of signal")),
     }
-    // Half of the range for each count, so that merging billions of such parts cannot overflow.
-    let count = |reader: &mut Reader<'_>| -> Result<u64, ProfileError> {
-        match reader.u64()? {
-            count if count <= u64::from(u32::MAX) << 16 => Ok(count),
-            _ => Err(reader.error("a count is larger than any span of time can have")),
-        }
-    };
     for bin in &mut signal.bins {
-        *bin = count(reader)?;
+        *bin = reader.rows()?;
     }
-    signal.nulls = count(reader)?;
-    signal.non_finite = count(reader)?;
-    signal.unseen = count(reader)?;
-    signal.out_of_range = count(reader)?;
+    signal.nulls = reader.rows()?;
+    signal.non_finite = reader.rows()?;
+    signal.unseen = reader.rows()?;
+    signal.out_of_range = reader.rows()?;
     match reader.byte()? {
         0 => {}
         1 => {
@@ -312,6 +314,9 @@ fn decode_signal(reader: &mut Reader<'_>) -> Result<SignalProfile, ProfileError>
             };
             signal.min = extreme()?;
             signal.max = extreme()?;
+            if signal.min > signal.max {
+                return Err(reader.error("the least value is above the greatest"));
+            }
         }
         _ => return Err(reader.error("unknown kind of extremes")),
     }

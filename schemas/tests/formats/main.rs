@@ -1,0 +1,18 @@
+//! Laws of the formats: what is written comes back, what is damaged is refused cleanly, what was
+//! written by version 1 stays readable.
+//!
+//! # Layout
+//!
+//! - `common`: models, schemas and rows to test with
+//! - `frame`: round trips and hostile bytes of the wire frame
+//! - `sizes`: what frames of real telemetry weigh
+//! - `golden`: pinned bytes of every format
+//! - `packed`: records of the log
+//! - `profile_law`: profiles merge to the same bytes whatever the split, order and grouping
+
+mod common;
+mod frame;
+mod golden;
+mod packed;
+mod profile_law;
+mod sizes;
