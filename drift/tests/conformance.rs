@@ -1,0 +1,10 @@
+//! Our answers against those of other implementations. The cases are kept outside of the repository,
+//! in `../shared` beside it (or where `DRIFTLINE_SHARED` points); without them every test here says
+//! that it was skipped and passes.
+
+#[path = "conformance/cbpe.rs"]
+mod cbpe;
+#[path = "conformance/detectors.rs"]
+mod detectors;
+#[path = "conformance/shared.rs"]
+mod shared;
