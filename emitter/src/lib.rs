@@ -19,6 +19,8 @@ pub mod device;
 pub mod features;
 pub mod limits;
 pub mod model;
+pub mod pack;
+pub mod store;
 pub mod uplink;
 
 pub use device::{Device, DeviceConfig, DeviceError, Inferred, Latency, Reporting, Runtime};

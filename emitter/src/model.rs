@@ -233,6 +233,37 @@ pub fn features_of(onnx: &[u8]) -> Result<Option<usize>, ModelError> {
     Ok(plan::declared_features(&parse(onnx)?))
 }
 
+/// What a model file says of its making.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Program that wrote it.
+    pub producer: String,
+    /// Version of that program.
+    pub producer_version: String,
+    /// Operator sets that it uses, by domain.
+    pub operator_sets: Vec<(String, i64)>,
+}
+
+/// What a model file says of its making.
+///
+/// # Errors
+/// [`ModelError`] when the bytes are no model.
+pub fn origin_of(onnx: &[u8]) -> Result<Origin, ModelError> {
+    let proto = parse(onnx)?;
+    Ok(Origin {
+        producer: proto.producer_name,
+        producer_version: proto.producer_version,
+        operator_sets: proto
+            .opset_import
+            .into_iter()
+            .map(|set| match set.domain.as_str() {
+                "" => ("ai.onnx".into(), set.version),
+                _ => (set.domain, set.version),
+            })
+            .collect(),
+    })
+}
+
 fn parse(onnx: &[u8]) -> Result<ModelProto, ModelError> {
     if onnx.len() > MODEL_BYTES_MAX {
         return Err(ModelError::TooLarge { bytes: onnx.len() });

@@ -1,0 +1,166 @@
+//! Models that scikit-learn exported give here what ONNX Runtime recorded for them.
+
+mod support;
+
+use driftline_emitter::Model;
+use driftline_schemas::bundle::{
+    Feature, FeatureType, MANIFEST_FORMAT, Manifest, OutputSpec, Task,
+};
+
+fn manifest(task: Task, features: usize, classes: &[&str]) -> Manifest {
+    Manifest {
+        format: MANIFEST_FORMAT,
+        name: "test".into(),
+        version: "1".into(),
+        variant: String::new(),
+        task,
+        features: (0..features)
+            .map(|index| Feature {
+                name: format!("x{index}"),
+                kind: FeatureType::Numeric {
+                    resolution: 1e-6,
+                    unit: String::new(),
+                    range: None,
+                },
+            })
+            .collect(),
+        output: OutputSpec {
+            classes: classes.iter().map(|class| (*class).into()).collect(),
+            resolution: (task != Task::Classification).then_some(1e-6),
+            ..OutputSpec::default()
+        },
+        signals: Vec::new(),
+    }
+}
+
+/// Runs a model over its whole stream and compares labels and scores with the recording: at most
+/// `labels_off` labels and `scores_off` rows may differ, a row when a score is off by more than 2e-6
+/// (the recording has six digits).
+fn agrees(
+    name: &str,
+    stream: &str,
+    drop: &[&str],
+    classes: &[&str],
+    (labels_off, scores_off): (usize, usize),
+) {
+    let (Some(onnx), Some(recorded), Some(stream)) = (
+        support::data(&format!("models/{name}.onnx")),
+        support::data(&format!("models/{name}_predictions.csv.gz")),
+        support::data(stream),
+    ) else {
+        return;
+    };
+    let (header, rows) = support::csv(&stream);
+    let keep: Vec<usize> = (0..header.len())
+        .filter(|column| !drop.contains(&header[*column].as_str()))
+        .collect();
+    let inputs: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| {
+            keep.iter()
+                .map(|column| row[*column].parse::<f32>().unwrap())
+        })
+        .collect();
+    let manifest = manifest(Task::Classification, keep.len(), classes);
+    let model = Model::load(&std::fs::read(onnx).unwrap(), &manifest).unwrap();
+    let started = std::time::Instant::now();
+    let predicted = model.predict(&inputs, rows.len()).unwrap();
+    let spent = started.elapsed();
+    let (_, recorded) = support::csv(&recorded);
+    assert_eq!(predicted.len(), recorded.len());
+    let (mut wrong_labels, mut wrong_scores, mut greatest) = (0, 0, 0f64);
+    for (row, record) in recorded.iter().enumerate() {
+        let label = classes[predicted.classes[row] as usize];
+        wrong_labels += usize::from(label != record[2]);
+        let off = predicted
+            .scores(row)
+            .unwrap()
+            .iter()
+            .zip(&record[3..])
+            .map(|(score, recorded)| (f64::from(*score) - recorded.parse::<f64>().unwrap()).abs())
+            .fold(0f64, f64::max);
+        greatest = greatest.max(off);
+        wrong_scores += usize::from(off > 2e-6);
+    }
+    eprintln!(
+        "{name}: {} rows in {spent:?}; {wrong_labels} labels differ, {wrong_scores} rows of scores differ, by {greatest:.2e} at most",
+        rows.len()
+    );
+    assert!(
+        wrong_labels <= labels_off,
+        "{name}: {wrong_labels} labels differ"
+    );
+    assert!(
+        wrong_scores <= scores_off,
+        "{name}: {wrong_scores} rows of scores differ"
+    );
+}
+
+const ELEC2: (&str, &[&str]) = ("elec2.csv.gz", &["date", "nswprice", "class"]);
+const GAS: (&str, &[&str]) = ("gas_sensor_drift.csv.zst", &["batch", "gas"]);
+const GASES: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
+
+#[test]
+fn scaler_and_linear_classifier_agree() {
+    agrees("elec2_logreg", ELEC2.0, ELEC2.1, &["0", "1"], (0, 0));
+}
+
+#[test]
+fn perceptron_in_plain_operators_agrees() {
+    agrees("elec2_mlp", ELEC2.0, ELEC2.1, &["0", "1"], (0, 0));
+}
+
+#[test]
+fn normalized_linear_classifier_agrees() {
+    agrees("gas_logreg_batch1", GAS.0, GAS.1, &GASES, (0, 0));
+}
+
+#[test]
+fn forest_agrees() {
+    agrees("gas_rf_batch1", GAS.0, GAS.1, &GASES, (0, 0));
+}
+
+/// An autoencoder's anomaly score is the mean squared difference of its output and its input.
+#[test]
+fn autoencoder_gives_one_score_per_row() {
+    let Some(onnx) = support::data("toycar/ad01_h5_reference.onnx") else {
+        return;
+    };
+    let manifest = manifest(Task::Anomaly, 640, &[]);
+    let model = Model::load(&std::fs::read(onnx).unwrap(), &manifest).unwrap();
+    let rows: Vec<f32> = (0..640 * 5)
+        .map(|index| (index % 97) as f32 / 97.0 - 0.5)
+        .collect();
+    let all = model.predict(&rows, 5).unwrap();
+    assert_eq!(all.values.len(), 5);
+    for row in 0..5 {
+        let one = model.predict(&rows[row * 640..][..640], 1).unwrap();
+        let off = (one.values[0] - all.values[row]).abs() / all.values[row];
+        assert!(off < 1e-4, "one by one and together give the same: {off}");
+    }
+}
+
+/// A manifest that does not fit its model is refused, and the field is named.
+#[test]
+fn misfits_are_named() {
+    let Some(onnx) = support::data("models/gas_rf_batch1.onnx") else {
+        return;
+    };
+    let onnx = std::fs::read(onnx).unwrap();
+    let load = |manifest: &Manifest| Model::load(&onnx, manifest).unwrap_err().to_string();
+    let narrow = load(&manifest(Task::Classification, 127, &GASES));
+    assert!(
+        narrow.contains("features") && narrow.contains("128"),
+        "{narrow}"
+    );
+    let few = load(&manifest(Task::Classification, 128, &GASES[..5]));
+    assert!(few.contains("output.classes"), "{few}");
+    let order = load(&manifest(
+        Task::Classification,
+        128,
+        &["2", "1", "3", "4", "5", "6"],
+    ));
+    assert!(order.contains("order"), "{order}");
+    let no_model = Model::load(b"not a model", &manifest(Task::Regression, 1, &[]));
+    assert!(no_model.unwrap_err().to_string().contains("cannot be read"));
+}
