@@ -27,6 +27,7 @@ mod smirnov;
 
 pub use anderson_darling::{AndersonDarling, Ties, anderson_darling, anderson_darling_k};
 pub use contingency::{ChiSquare, Divergence, contingency, independence};
+pub(crate) use cramer_von_mises::twelve_u as cramer_von_mises_twelve_u;
 pub use cramer_von_mises::{
     CRAMER_VON_MISES_EXACT_ROWS_MAX, CramerVonMises, CramerVonMisesMode, cramer_von_mises,
     cramer_von_mises_exact_p, cramer_von_mises_normalised,

@@ -31,6 +31,7 @@ mod student;
 pub use gamma::{chi_square_sf, gamma_p, gamma_q, ln_binomial};
 pub use kolmogorov::{kolmogorov_sf, kuiper_sf};
 pub use one_sample_ks::one_sample_ks_sf;
+pub(crate) use quadratic::scaled_bessel_k_quarter;
 pub use quadratic::{anderson_darling_sf, cramer_von_mises_sf};
 pub use student::student_t_two_sided;
 

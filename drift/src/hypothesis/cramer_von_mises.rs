@@ -76,7 +76,7 @@ pub fn cramer_von_mises(
 /// m Σ (rank − j)² over the present (Anderson 1962, equation 10), with middle ranks for ties:
 /// in a bin of t and s rows over `by` rows of the present, a row of the reference misses its place by
 /// by + s/2 on average, with variance (t² − 1)/12.
-fn twelve_u(pair: Pair<'_>) -> Option<u128> {
+pub(crate) fn twelve_u(pair: Pair<'_>) -> Option<u128> {
     let (mut x, mut y) = (0_u128, 0_u128);
     let (mut below_x, mut below_y) = (0_u128, 0_u128);
     let misses = |rows: u128, others_below: u128, others: u128| {

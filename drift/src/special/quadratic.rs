@@ -125,7 +125,7 @@ fn cramer_von_mises_cdf_series(x: f64) -> f64 {
 
 /// e^q K_{1/4}(q) by the trapezoidal rule on ∫ e^(q (1 − cosh t)) cosh(t / 4) dt, t > 0, which
 /// converges geometrically once the step is below the width of the peak.
-fn scaled_bessel_k_quarter(q: f64) -> f64 {
+pub(crate) fn scaled_bessel_k_quarter(q: f64) -> f64 {
     let step = (0.6 / q.sqrt()).min(0.2);
     let mut sum = 0.5;
     let mut t = step;
