@@ -310,7 +310,7 @@ fn a_packed_record_of_version_1_is_read() {
     assert_eq!(record.event_times_us()[0], START_US - 1_500_000);
     assert_eq!(
         driftline_schemas::source::inference_id_text(record.inference_ids()[0]),
-        "018bcfe5-6800-7f68-b89a-32ff31a36735"
+        "018bcfe5-6800-7574-88c4-202f3306d529"
     );
 }
 

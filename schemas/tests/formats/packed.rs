@@ -57,7 +57,7 @@ impl Pushed {
     }
 }
 
-fn any_pushed(schema: &RowSchema) -> impl Strategy<Value = Pushed> {
+fn any_pushed(schema: &RowSchema) -> impl Strategy<Value = Pushed> + use<> {
     let heads = (
         any::<u64>(),
         any::<u64>(),
@@ -206,7 +206,7 @@ fn sample(rows: usize) -> Vec<u8> {
                 Column::Time(_) => Column::Time((0..rows).map(|row| Some(row as i64)).collect()),
                 _ => Column::Int32(
                     (0..rows)
-                        .map(|row| Some(row as i32 * 0x1234_5671))
+                        .map(|row| Some((row as i32).wrapping_mul(0x1234_5671)))
                         .collect(),
                 ),
             })
