@@ -8,10 +8,10 @@ use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::RecordBatchDecoder;
-use arrow::ipc::{Message, MetadataVersion, root_as_message};
+use arrow::ipc::{self, Endianness, Message, MetadataVersion, Precision, Type, root_as_message};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
@@ -94,13 +94,100 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// Buffers that a column of a flat type has; `None` for types that are not read here.
-fn buffers_of(ty: &DataType) -> Option<usize> {
-    match ty {
-        DataType::Utf8 | DataType::LargeUtf8 => Some(3),
-        DataType::FixedSizeBinary(_) | DataType::Boolean | DataType::Timestamp(..) => Some(2),
-        ty if ty.is_numeric() => Some(2),
+/// The schema that a message says, where all columns are of flat types. Arrow's own conversion
+/// panics on what it does not know.
+pub(crate) fn read_schema(
+    message: &IpcMessage<'_>,
+    columns_max: usize,
+) -> Result<Schema, IpcError> {
+    let error = |what: String| IpcError {
+        at: message.at,
+        what,
+    };
+    let schema = message
+        .message
+        .header_as_schema()
+        .filter(|schema| schema.endianness() == Endianness::Little)
+        .ok_or_else(|| error("a little-endian schema was expected".into()))?;
+    let fields = schema
+        .fields()
+        .filter(|fields| fields.len() <= columns_max)
+        .ok_or_else(|| error(format!("no columns, or more than {columns_max}")))?;
+    let fields = fields
+        .iter()
+        .map(|field| {
+            let name = field.name().unwrap_or_default();
+            let ty = flat_type(&field).filter(|_| {
+                field.dictionary().is_none()
+                    && field.children().is_none_or(|children| children.is_empty())
+            });
+            match ty {
+                Some(ty) => Ok(Field::new(name, ty, field.nullable())),
+                None => Err(error(format!(
+                    "column {name:?} is of a type that is not read here ({:?}): send numbers, texts, booleans, timestamps or 16-byte ids, not dictionaries or lists",
+                    field.type_type()
+                ))),
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Schema::new(fields))
+}
+
+fn flat_type(field: &ipc::Field<'_>) -> Option<DataType> {
+    match field.type_type() {
+        Type::Int => {
+            let int = field.type_as_int()?;
+            match (int.bitWidth(), int.is_signed()) {
+                (8, true) => Some(DataType::Int8),
+                (16, true) => Some(DataType::Int16),
+                (32, true) => Some(DataType::Int32),
+                (64, true) => Some(DataType::Int64),
+                (8, false) => Some(DataType::UInt8),
+                (16, false) => Some(DataType::UInt16),
+                (32, false) => Some(DataType::UInt32),
+                (64, false) => Some(DataType::UInt64),
+                _ => None,
+            }
+        }
+        Type::FloatingPoint => match field.type_as_floating_point()?.precision() {
+            Precision::SINGLE => Some(DataType::Float32),
+            Precision::DOUBLE => Some(DataType::Float64),
+            _ => None,
+        },
+        Type::Utf8 => Some(DataType::Utf8),
+        Type::LargeUtf8 => Some(DataType::LargeUtf8),
+        Type::Bool => Some(DataType::Boolean),
+        Type::FixedSizeBinary if field.type_as_fixed_size_binary()?.byteWidth() == 16 => {
+            Some(DataType::FixedSizeBinary(16))
+        }
+        Type::Timestamp => {
+            let timestamp = field.type_as_timestamp()?;
+            let unit = match timestamp.unit() {
+                ipc::TimeUnit::SECOND => TimeUnit::Second,
+                ipc::TimeUnit::MILLISECOND => TimeUnit::Millisecond,
+                ipc::TimeUnit::MICROSECOND => TimeUnit::Microsecond,
+                ipc::TimeUnit::NANOSECOND => TimeUnit::Nanosecond,
+                _ => return None,
+            };
+            Some(DataType::Timestamp(
+                unit,
+                timestamp.timezone().map(Into::into),
+            ))
+        }
         _ => None,
+    }
+}
+
+/// Buffers that a column of a flat type has after its validity, by the bytes that each must have at
+/// least; `None` for types that are not read here.
+fn buffer_bytes(ty: &DataType, rows: usize) -> Option<Vec<usize>> {
+    let offsets = if rows == 0 { 0 } else { rows + 1 };
+    match ty {
+        DataType::Utf8 => Some(vec![offsets * 4, 0]),
+        DataType::LargeUtf8 => Some(vec![offsets * 8, 0]),
+        DataType::Boolean => Some(vec![rows.div_ceil(8)]),
+        DataType::FixedSizeBinary(16) => Some(vec![rows * 16]),
+        ty => Some(vec![rows * ty.primitive_width()?]),
     }
 }
 
@@ -132,34 +219,45 @@ pub(crate) fn read_batch(
     let (Some(nodes), Some(buffers)) = (batch.nodes(), batch.buffers()) else {
         return Err(error("a batch without columns".into()));
     };
-    let expected: Option<usize> = schema
-        .fields()
-        .iter()
-        .map(|field| buffers_of(field.data_type()))
-        .sum();
-    if nodes.len() != schema.fields().len()
-        || Some(buffers.len()) != expected
-        || batch
-            .variadicBufferCounts()
-            .is_some_and(|counts| !counts.is_empty())
-    {
+    let variadic = batch.variadicBufferCounts();
+    if nodes.len() != schema.fields().len() || variadic.is_some_and(|counts| !counts.is_empty()) {
         return Err(error("columns are not those of the schema".into()));
     }
-    for node in nodes {
+    let mut buffers = buffers.iter();
+    for (field, node) in schema.fields().iter().zip(nodes) {
         if node.length() != rows as i64 || !(0..=rows as i64).contains(&node.null_count()) {
             return Err(error(
                 "a column has not as many values as there are rows".into(),
             ));
         }
-    }
-    for buffer in buffers {
-        let end = buffer.offset().checked_add(buffer.length());
-        if buffer.offset() < 0
-            || buffer.length() < 0
-            || end.is_none_or(|end| end > message.body_length as i64)
-        {
-            return Err(error("a column's bytes are not in the message".into()));
+        let validity = if node.null_count() > 0 {
+            rows.div_ceil(8)
+        } else {
+            0
+        };
+        let Some(values) = buffer_bytes(field.data_type(), rows) else {
+            return Err(error(format!(
+                "column {:?} is of an unknown type",
+                field.name()
+            )));
+        };
+        for least in std::iter::once(validity).chain(values) {
+            let fits = buffers.next().is_some_and(|buffer| {
+                let end = buffer.offset().checked_add(buffer.length());
+                buffer.offset() >= 0
+                    && usize::try_from(buffer.length()).is_ok_and(|length| length >= least)
+                    && end.is_some_and(|end| end <= message.body_length as i64)
+            });
+            if !fits {
+                return Err(error(format!(
+                    "the bytes of column {:?} are not in the message",
+                    field.name()
+                )));
+            }
         }
+    }
+    if buffers.next().is_some() {
+        return Err(error("columns are not those of the schema".into()));
     }
     decode(bytes, message, batch, schema).map_err(|source| error(source.to_string()))
 }

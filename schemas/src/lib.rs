@@ -20,6 +20,7 @@
 //! - [`frame`]: the wire frame between device and gateway
 //! - [`packed`]: rows of many frames as one record of the log
 //! - [`deadletter`]: what was refused, with the reason
+//! - [`telemetry`]: rows that come as JSON lines or Arrow streams, in units
 //! - [`limits`]: every bound on what is accepted, with its reason
 
 pub mod bundle;
@@ -35,5 +36,6 @@ pub mod quantity;
 pub mod registry;
 pub mod rows;
 pub mod source;
+pub mod telemetry;
 pub mod topic;
 pub mod units;

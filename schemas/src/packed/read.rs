@@ -6,15 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{Int64Type, Schema, SchemaRef, UInt32Type};
-use arrow::ipc::convert::fb_to_schema;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     ALIGNMENT, CHECKSUM_AT, FRAME, HEAD_BYTES, LEADING_COLUMNS, LZ4, MAGIC, PACKED_VERSION,
     PackedError, PackedFrame, PackedProfile, PackedRecord, RAW_BYTES_MAX, ROW, checksum, damaged,
 };
-use crate::ipc::{IpcError, IpcMessage, Messages, read_batch};
-use crate::limits::RECORD_BYTES_MAX;
+use crate::ipc::{IpcError, IpcMessage, Messages, read_batch, read_schema};
+use crate::limits::{FEATURES_MAX, RECORD_BYTES_MAX};
 use crate::profile::ProfileError;
 use crate::profile::codec::Reader;
 use crate::rows::Kind;
@@ -24,6 +23,9 @@ use crate::source::inference_id;
 /// forgotten and learned anew, which costs time only.
 const SCHEMAS_MAX: usize = 4_096;
 
+/// Most columns of a record: features, classes, extra signals and those that every kind has.
+const COLUMNS_MAX: usize = 4 * FEATURES_MAX;
+
 /// Arrow schemas by the bytes that say them, so that they are read once and not per record, and so
 /// that batches of one schema share it.
 #[derive(Debug, Default)]
@@ -32,20 +34,24 @@ pub struct SchemaCache {
 }
 
 impl SchemaCache {
-    fn get(&self, metadata: &[u8], read: impl FnOnce() -> SchemaRef) -> SchemaRef {
+    fn get(
+        &self,
+        metadata: &[u8],
+        read: impl FnOnce() -> Result<SchemaRef, IpcError>,
+    ) -> Result<SchemaRef, IpcError> {
         let key = xxh3_128(metadata);
         // A thread that panicked while it held the lock left a whole map behind.
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(schema) = known.get(&key) {
-            return Arc::clone(schema);
+            return Ok(Arc::clone(schema));
         }
         drop(known);
-        let schema = read();
+        let schema = read()?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= SCHEMAS_MAX {
             known.clear();
         }
-        Arc::clone(known.entry(key).or_insert(schema))
+        Ok(Arc::clone(known.entry(key).or_insert(schema)))
     }
 }
 
@@ -220,12 +226,10 @@ fn read_rows(
             .ok_or_else(|| damaged(at, "the stream of columns ends too early"))
     };
     let message = next()?;
-    let schema = message
-        .message
-        .header_as_schema()
-        .filter(|schema| schema.fields().is_some())
-        .ok_or_else(|| damaged(at, "the stream of columns has no schema"))?;
-    let schema = schemas.get(message.metadata, || Arc::new(fb_to_schema(schema)));
+    let schema = schemas.get(message.metadata, || {
+        read_schema(&message, COLUMNS_MAX).map(Arc::new)
+    });
+    let schema = schema.map_err(stream_error)?;
     let rows: usize = frames.iter().map(|frame| frame.rows as usize).sum();
     let message = next()?;
     let batch = read_batch(body, &message, schema, rows).map_err(stream_error)?;
