@@ -21,6 +21,7 @@
 //! - [`packed`]: rows of many frames as one record of the log
 //! - [`deadletter`]: what was refused, with the reason
 //! - [`telemetry`]: rows that come as JSON lines or Arrow streams, in units
+//! - [`tables`]: the lake's tables, and records as rows of them
 //! - [`limits`]: every bound on what is accepted, with its reason
 
 pub mod bundle;
@@ -36,6 +37,7 @@ pub mod quantity;
 pub mod registry;
 pub mod rows;
 pub mod source;
+pub mod tables;
 pub mod telemetry;
 pub mod topic;
 pub mod units;

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::buffer::Buffer;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, Schema, SchemaRef, UInt32Type};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -79,6 +80,56 @@ impl PackedRecord {
         };
         Ok(Self {
             head,
+            frames,
+            batch,
+            profiles,
+        })
+    }
+
+    /// The record with only some of its frames: those whose entry in `keep` is true (a resend is not
+    /// counted). Rows keep their identity; a frame without an entry is left out.
+    ///
+    /// # Errors
+    /// [`PackedError::Arrow`] does not come up for a record that was decoded.
+    pub fn select_frames(&self, keep: &[bool]) -> Result<Self, PackedError> {
+        let kept = |frame: u32| keep.get(frame as usize).copied().unwrap_or(false);
+        if (0..self.frames.len() as u32).all(kept) {
+            return Ok(self.clone());
+        }
+        let mut renumbered = vec![0; self.frames.len()];
+        let (mut frames, mut first_row) = (Vec::new(), 0);
+        for (index, frame) in self.frames.iter().enumerate() {
+            if kept(index as u32) {
+                renumbered[index] = frames.len() as u32;
+                frames.push(PackedFrame {
+                    first_row,
+                    ..frame.clone()
+                });
+                first_row += frame.rows;
+            }
+        }
+        let profiles = self.profiles.iter().filter(|profile| kept(profile.frame));
+        let profiles = profiles
+            .map(|profile| PackedProfile {
+                frame: renumbered[profile.frame as usize],
+                ..profile.clone()
+            })
+            .collect();
+        let mut batch = self.batch.clone();
+        if batch.num_columns() > 0 {
+            let mask = self.frame_index().iter().map(|frame| Some(kept(*frame)));
+            batch = filter_record_batch(&batch, &mask.collect::<BooleanArray>())?;
+            let index = batch.column(0).as_primitive::<UInt32Type>();
+            let index = index
+                .values()
+                .iter()
+                .map(|frame| renumbered[*frame as usize]);
+            let mut columns = batch.columns().to_vec();
+            columns[0] = Arc::new(UInt32Array::from_iter_values(index));
+            batch = RecordBatch::try_new(batch.schema(), columns)?;
+        }
+        Ok(Self {
+            head: self.head.clone(),
             frames,
             batch,
             profiles,
