@@ -5,7 +5,7 @@
 //!
 //! - **Counts are exact.** Differences of shares are formed as integers, r·n_cur − c·n_ref, so equal
 //!   distributions give exactly 0 whatever the two row counts are, and multiplying one side's counts
-//!   by a constant changes no bit of the answer.
+//!   by a constant changes nothing but perhaps the last place.
 //! - **No row, no distance.** A side without rows has no distribution: [`Pair::new`] refuses it.
 //! - **Bins without rows** on both sides add nothing, so trailing empty bins are harmless, except in
 //!   measures with a [`Floor`], where the floor must apply to both sides alike (it does: equal
@@ -168,7 +168,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-fn rows(counts: &[u64], side: Side) -> Result<u64, StatisticsError> {
+/// The sum of one side's counts, refused at 0 and from 2^63 on.
+pub(crate) fn rows(counts: &[u64], side: Side) -> Result<u64, StatisticsError> {
     let mut sum = 0_u64;
     for &count in counts {
         sum = sum

@@ -7,7 +7,7 @@
 //! [`Alternative::Less`](crate::hypothesis::Alternative).
 
 use super::numpy;
-use super::scipy::goodness_of_fit;
+use super::scipy::{goodness_of_fit, sums_agree};
 use crate::distance::{LogBase, Pair, in_deviations};
 use crate::error::StatisticsError;
 use crate::hypothesis::{ChiSquare, Divergence};
@@ -158,12 +158,7 @@ pub fn wasserstein(reference: &[f64], current: &[f64]) -> Result<f64, Statistics
 pub fn chi_square(pair: Pair<'_>) -> ChiSquare {
     let scale = pair.current_rows() as f64 / pair.reference_rows() as f64;
     let (observed, expected) = occurring(pair, scale);
-    goodness_of_fit(&observed, &expected, Divergence::Pearson).unwrap_or(ChiSquare {
-        // The scale makes both sums equal but for rounding, so SciPy does not refuse.
-        statistic: 0.0,
-        degrees: 0,
-        p_value: 1.0,
-    })
+    goodness_of_fit(&observed, &expected, Divergence::Pearson)
 }
 
 /// G goodness of fit of the current counts to the reference's, which are *not* scaled to the same number
@@ -174,13 +169,18 @@ pub fn chi_square(pair: Pair<'_>) -> ChiSquare {
 /// Evidently fails as well.
 pub fn g_test(pair: Pair<'_>) -> Result<ChiSquare, StatisticsError> {
     let (observed, expected) = occurring(pair, 1.0);
-    goodness_of_fit(&observed, &expected, Divergence::LikelihoodRatio).ok_or(
-        StatisticsError::BadParameter {
+    if !sums_agree(&observed, &expected) {
+        return Err(StatisticsError::BadParameter {
             parameter: "current rows",
             value: pair.current_rows() as f64,
             allowed: "as many as the reference's; use the native g otherwise",
-        },
-    )
+        });
+    }
+    Ok(goodness_of_fit(
+        &observed,
+        &expected,
+        Divergence::LikelihoodRatio,
+    ))
 }
 
 /// Observed counts and scaled reference counts of the categories that occur at all.

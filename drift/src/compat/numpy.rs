@@ -38,7 +38,7 @@ fn edges_of_width(values: &[f64], width: f64, whole: bool) -> Result<Vec<f64>, S
     } else {
         1.0
     };
-    if !(bins <= BINS_MAX) {
+    if bins.is_nan() || bins > BINS_MAX {
         return Err(StatisticsError::BadParameter {
             parameter: "number of bins",
             value: bins,

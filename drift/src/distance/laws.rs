@@ -74,13 +74,13 @@ proptest! {
         prop_assert_eq!(pair.kullback_leibler(None).unwrap(), 0.0);
     }
 
-    /// More rows with the same shares change no bit of any distance.
+    /// More rows with the same shares change no distance.
     #[test]
     fn scaling_counts_changes_nothing((r, c) in histograms(), factor in 1_u64..1000) {
         let scaled: Vec<u64> = r.iter().map(|x| x * factor).collect();
         let (a, b) = (all(Pair::new(&r, &c).unwrap()), all(Pair::new(&scaled, &c).unwrap()));
         for ((name, one), (_, other)) in a.into_iter().zip(b) {
-            prop_assert!((one - other).abs() <= 1e-15 * one, "{} {} {}", name, one, other);
+            prop_assert!((one - other).abs() <= 1e-14 * one, "{} {} {}", name, one, other);
         }
     }
 

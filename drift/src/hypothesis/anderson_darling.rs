@@ -1,7 +1,7 @@
 //! The k-sample Anderson-Darling test of Scholz and Stephens ("K-sample Anderson-Darling tests",
 //! JASA 82, 1987).
 
-use crate::distance::Pair;
+use crate::distance::{Pair, rows};
 use crate::error::{Side, StatisticsError};
 use crate::special::anderson_darling_sf;
 use std::f64::consts::PI;
@@ -45,7 +45,7 @@ pub fn anderson_darling(pair: Pair<'_>, ties: Ties) -> Result<AndersonDarling, S
 ///
 /// # Errors
 /// [`StatisticsError::WrongLength`] with fewer than two samples, [`StatisticsError::BinCountsDiffer`]
-/// when bins differ, [`StatisticsError::Empty`] when a sample has no rows,
+/// when bins differ, [`StatisticsError::Empty`] when a sample has no rows, [`StatisticsError::TooManyRows`] at 2^63,
 /// [`StatisticsError::TooFewRows`] with fewer than four rows in all, and
 /// [`StatisticsError::NoSpread`] when all rows are in one bin.
 pub fn anderson_darling_k(
@@ -75,11 +75,11 @@ pub fn anderson_darling_k(
                 current: sample.len(),
             });
         }
-        let rows: u64 = sample.iter().sum();
-        if rows == 0 {
-            return Err(StatisticsError::Empty(side));
-        }
-        total += rows;
+        let rows = rows(sample, side)?;
+        total = total
+            .checked_add(rows)
+            .filter(|&total| total < 1 << 63)
+            .ok_or(StatisticsError::TooManyRows(side))?;
         inverse_sizes += 1.0 / rows as f64;
     }
     if total < 4 {

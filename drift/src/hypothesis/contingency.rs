@@ -93,7 +93,10 @@ pub fn independence(
             got: shape.len(),
         });
     }
-    let cells = shape.iter().product();
+    let cells = shape
+        .iter()
+        .try_fold(1_usize, |cells, &length| cells.checked_mul(length));
+    let cells = cells.unwrap_or(usize::MAX);
     if counts.len() != cells {
         return Err(StatisticsError::WrongLength {
             what: "cells of a contingency table",

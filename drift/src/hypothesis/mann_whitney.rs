@@ -211,17 +211,16 @@ mod tests {
         }
     }
 
-    /// Counts beyond 128 bits are refused when asked for, and `auto` never needs them silently wrong.
+    /// Counts beyond 128 bits are refused when asked for; `auto` does without them.
     #[test]
     fn out_of_reach_is_said() {
-        let ones = vec![1_u64; 400];
         let (r, c): (Vec<u64>, Vec<u64>) = (0..400).map(|i| (i % 2, 1 - i % 2)).unzip();
         let pair = Pair::new(&r, &c).unwrap();
         assert!(mann_whitney(pair, Alternative::TwoSided, MannWhitneyMode::Exact).is_err());
-        assert_eq!(ones.len(), 400);
+        assert!(mann_whitney(pair, Alternative::TwoSided, MannWhitneyMode::Auto).is_ok());
     }
 
-    /// Exact and normal p-values approach each other, and the exact one sums to one over both sides.
+    /// Exact and normal p-values approach each other.
     #[test]
     fn exact_and_normal_agree() {
         let (r, c): (Vec<u64>, Vec<u64>) = (0..90)

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::distance::Pair;
-use crate::error::StatisticsError;
+use crate::error::{Side, StatisticsError};
 use crate::special::{kolmogorov_sf, kuiper_sf, one_sample_ks_sf};
 
 /// Where a Kolmogorov-Smirnov p-value comes from.
@@ -42,6 +42,7 @@ pub fn kolmogorov_smirnov(pair: Pair<'_>, mode: KsMode) -> Result<Outcome, Stati
 /// The p-value of D = `crossed` / (n m), for samples of n and m values.
 ///
 /// # Errors
+/// [`StatisticsError::Empty`] when n or m is 0, and
 /// [`StatisticsError::ExactOutOfReach`] with [`KsMode::Exact`] when the lattice is too large.
 pub fn kolmogorov_smirnov_p(
     crossed: u128,
@@ -49,6 +50,11 @@ pub fn kolmogorov_smirnov_p(
     m: u64,
     mode: KsMode,
 ) -> Result<f64, StatisticsError> {
+    for (side, rows) in [(Side::Reference, n), (Side::Current, m)] {
+        if rows == 0 {
+            return Err(StatisticsError::Empty(side));
+        }
+    }
     if crossed == 0 {
         return Ok(1.0);
     }
@@ -108,20 +114,19 @@ fn lattice(m: u64, n: u64, crossed: u128) -> f64 {
         let low = (i * columns - crossed).div_euclid(rows) + 1;
         let low = low.max(0) as u64;
         let high = (i * columns + crossed - 1).div_euclid(rows).min(columns) as u64;
-        let mut left = if low > 0 { 1.0 } else { 0.0 };
-        let mut j = low;
-        let i = i as f64;
-        if i == 0.0 {
-            outside[..=high as usize].fill(0.0);
+        let inside = &mut outside[low as usize..=high as usize];
+        if i == 0 {
+            inside.fill(0.0);
             continue;
         }
-        for cell in &mut outside[low as usize..=high as usize] {
+        let i = i as f64;
+        let mut left = if low > 0 { 1.0 } else { 0.0 };
+        for (j, cell) in (low..).zip(inside) {
             // The last step into (i, j) came from (i − 1, j) with odds i : j.
             let step = j as f64;
             let weight = 1.0 / (i + step);
             left = *cell * (i * weight) + left * (step * weight);
             *cell = left;
-            j += 1;
         }
     }
     outside[n as usize].clamp(0.0, 1.0)

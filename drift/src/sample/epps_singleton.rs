@@ -111,11 +111,12 @@ fn inverse_form(mut s: Square, mut v: Vector) -> Option<f64> {
             return None;
         }
         form += v[k] * v[k] / pivot;
+        let (row, above) = (s[k], v[k]);
         for i in k + 1..SIZE {
             let factor = s[i][k] / pivot;
-            v[i] -= factor * v[k];
-            for j in k + 1..SIZE {
-                s[i][j] -= factor * s[k][j];
+            v[i] -= factor * above;
+            for (cell, over) in s[i].iter_mut().zip(row).skip(k + 1) {
+                *cell -= factor * over;
             }
         }
     }

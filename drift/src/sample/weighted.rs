@@ -77,7 +77,8 @@ impl<'a> Weighted<'a> {
             .enumerate()
             .map(|(i, &value)| (value + 0.0, weight(i) / total))
             .collect();
-        shares.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // By share as well, so that the order of arrival changes no bit.
+        shares.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         Ok(shares)
     }
 }
