@@ -6,9 +6,13 @@
 //!
 //! - [`once`]: which frames of a partition count, each once
 //! - [`bundles`]: where stages find the bundle of a model version
+//! - [`lake`]: the Delta tables, found by name and appended to exactly once
+//! - [`detect`]: partial profiles become windows, judged and explained
 //! - [`profile`]: rows become partial profiles; the aggregate function `profile(…)`
 
 pub mod bundles;
+pub mod detect;
+pub mod lake;
 pub mod once;
 pub mod profile;
 #[cfg(test)]
