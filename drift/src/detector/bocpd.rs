@@ -225,7 +225,7 @@ impl Bocpd {
 
     /// The segment's own run and the newest, which had no time to prove themselves, stay.
     fn drop_least_likely(&mut self) {
-        let candidates = 1..self.runs.len() - self.min_run as usize;
+        let candidates = 1..self.runs.len().saturating_sub(self.min_run as usize);
         let least = candidates.min_by(|a, b| {
             let weight = |i: &usize| self.runs[*i].weight;
             weight(a).total_cmp(&weight(b))
@@ -236,7 +236,8 @@ impl Bocpd {
     }
 
     fn is_change(&self, run: &Run) -> bool {
-        (self.min_run..=self.recent_run).contains(&run.n) && self.seen - run.n >= self.min_run
+        (self.min_run..=self.recent_run).contains(&run.n)
+            && self.seen.saturating_sub(run.n) >= self.min_run
     }
 
     /// Makes the likeliest newer run the current segment.

@@ -66,12 +66,12 @@ impl Kswin {
     /// `stat_size` of the older values, each subset equally likely (Knuth's algorithm S), sorted.
     fn draw(&mut self) -> Vec<f64> {
         let mut wanted = self.stat_size;
-        let older = self.window.len() as u64 - self.stat_size;
+        let older = (self.window.len() as u64).saturating_sub(self.stat_size);
         let mut drawn = Vec::with_capacity(wanted as usize);
         for i in 0..older {
             let left = older - i;
             // The high half of the product of a 64-bit word and `left` is uniform in 0..left.
-            let r = (u128::from(next(&mut self.random)) * u128::from(left) >> 64) as u64;
+            let r = ((u128::from(next(&mut self.random)) * u128::from(left)) >> 64) as u64;
             if r < wanted {
                 drawn.push(self.window.get(i as usize));
                 wanted -= 1;
@@ -82,7 +82,7 @@ impl Kswin {
     }
 
     fn newest(&self) -> Vec<f64> {
-        let skip = self.window.len() - self.stat_size as usize;
+        let skip = self.window.len().saturating_sub(self.stat_size as usize);
         let mut newest: Vec<_> = self.window.iter().skip(skip).collect();
         newest.sort_unstable_by(f64::total_cmp);
         newest

@@ -17,11 +17,39 @@ const AUROC_SEPARATED: f64 = 0.999;
 /// linear between its steps and constant outside (Barlow et al. 1972, by pooling adjacent
 /// violators).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Knots")]
 pub struct Isotonic {
     /// Scores at which the function is known, ascending.
     scores: Vec<f64>,
     /// Its values there.
     values: Vec<f64>,
+}
+
+/// An [`Isotonic`] as it travels in a bundle, not yet checked.
+#[derive(Deserialize)]
+struct Knots {
+    scores: Vec<f64>,
+    values: Vec<f64>,
+}
+
+impl TryFrom<Knots> for Isotonic {
+    type Error = String;
+
+    fn try_from(k: Knots) -> Result<Self, String> {
+        let unit = |x: &f64| (0.0..=1.0).contains(x);
+        let sound = !k.scores.is_empty()
+            && k.scores.len() == k.values.len()
+            && k.scores.iter().chain(&k.values).all(unit)
+            && k.scores.windows(2).all(|w| w[0] < w[1])
+            && k.values.windows(2).all(|w| w[0] <= w[1]);
+        if !sound {
+            return Err("a calibration needs ascending scores and values from 0 to 1".to_owned());
+        }
+        Ok(Self {
+            scores: k.scores,
+            values: k.values,
+        })
+    }
 }
 
 /// Rows pooled so far: one value for scores `first` to `last`.
@@ -187,6 +215,22 @@ mod tests {
             let fitted: f64 = scores.iter().map(|s| f.calibrate(*s)).sum();
             let positives = actual.iter().filter(|y| **y).count() as f64;
             prop_assert!((fitted - positives).abs() < 1e-9);
+        }
+    }
+
+    /// A calibration goes through serde unchanged; one that is no function is refused.
+    #[test]
+    fn travels_checked() {
+        let f = Isotonic::fit(&[0.1, 0.2, 0.4], &[false, true, true]).unwrap();
+        let text = serde_json::to_string(&f).unwrap();
+        assert_eq!(serde_json::from_str::<Isotonic>(&text).unwrap(), f);
+        for bad in [
+            r#"{"scores":[],"values":[]}"#,
+            r#"{"scores":[0.1,0.1],"values":[0,1]}"#,
+            r#"{"scores":[0.1,0.2],"values":[1,0]}"#,
+            r#"{"scores":[0.1],"values":[0,1]}"#,
+        ] {
+            assert!(serde_json::from_str::<Isotonic>(bad).is_err(), "{bad}");
         }
     }
 

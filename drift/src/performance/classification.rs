@@ -104,9 +104,31 @@ impl BinaryCounts {
 
 /// Outcomes of a classifier with any number of classes: `counts[actual · classes + predicted]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Travelling")]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
+}
+
+/// A [`Confusion`] as it travels, not yet checked.
+#[derive(Deserialize)]
+struct Travelling {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl TryFrom<Travelling> for Confusion {
+    type Error = String;
+
+    fn try_from(t: Travelling) -> Result<Self, String> {
+        if t.classes.checked_mul(t.classes) != Some(t.counts.len()) {
+            return Err("a confusion table needs classes × classes counts".to_owned());
+        }
+        Ok(Self {
+            classes: t.classes,
+            counts: t.counts,
+        })
+    }
 }
 
 impl Confusion {

@@ -29,10 +29,30 @@ pub struct ScoreBin {
 
 /// Scores in bins of equal width over \[0, 1\], with labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Travelling")]
 pub struct ScoreBins {
     bins: Vec<ScoreBin>,
     /// Sum of squared differences of score and outcome in 2^-64.
     square_units: u128,
+}
+
+/// [`ScoreBins`] as they travel, not yet checked.
+#[derive(Deserialize)]
+struct Travelling {
+    bins: Vec<ScoreBin>,
+    square_units: u128,
+}
+
+impl TryFrom<Travelling> for ScoreBins {
+    type Error = PerformanceError;
+
+    fn try_from(t: Travelling) -> Result<Self, PerformanceError> {
+        Self::new(t.bins.len())?;
+        Ok(Self {
+            bins: t.bins,
+            square_units: t.square_units,
+        })
+    }
 }
 
 impl ScoreBins {
@@ -63,7 +83,7 @@ impl ScoreBins {
         let units = (score * UNIT).round() as u64;
         let last = self.bins.len() - 1;
         // The bin follows from the rounded score, so that it is a function of what is summed.
-        let at = (u128::from(units) * self.bins.len() as u128 >> 32) as usize;
+        let at = ((u128::from(units) * self.bins.len() as u128) >> 32) as usize;
         let bin = &mut self.bins[at.min(last)];
         let off = if actual {
             bin.positives += 1;

@@ -94,33 +94,48 @@ fn nannyml_chunks() {
     }
 }
 
-/// NannyML's thresholds on this reference in chunks of 5,000 rows, from its formula (mean ± 3
-/// population standard deviations of the realised metric, cut at 0 and 1) computed here from the
-/// labelled rows.
+/// Thresholds that NannyML 0.13.1 finds on this reference in chunks of 5,000 rows, and the chunks of
+/// the analysis rows that it alerts on.
 #[test]
-fn thresholds_are_three_deviations() {
-    let Some(reference) = table("reference") else {
+fn nannyml_thresholds_and_alerts() {
+    let (Some(reference), Some(analysis)) = (table("reference"), table("analysis")) else {
         return;
     };
     let cbpe = Cbpe::fit(reference.reference(), 5_000, Definition::Nannyml).unwrap();
-    let estimates = cbpe
-        .estimate(&reference.scores, &reference.predicted)
-        .unwrap();
-    let pairs: Vec<_> = reference
-        .predicted
-        .iter()
-        .copied()
-        .zip(reference.actual.iter().copied())
-        .collect();
-    let accuracy: Vec<f64> = pairs
+    let recorded = [
+        (Metric::RocAuc, 0.963316535948479, 0.9786597341713761),
+        (Metric::F1, 0.9350467474218009, 0.9610943245280688),
+        (Metric::Precision, 0.9247411224999635, 0.9611314708654666),
+        (Metric::Recall, 0.940831383455992, 0.9657258748427315),
+        (Metric::Specificity, 0.9247408281519457, 0.9601131753790443),
+        (Metric::Accuracy, 0.9350787461431096, 0.9606012538568904),
+        (
+            Metric::AveragePrecision,
+            0.9489270098001263,
+            0.9756721472612804,
+        ),
+    ];
+    let chunks = analysis
+        .scores
         .chunks(5_000)
-        .map(|c| BinaryCounts::of(c.iter().copied()).accuracy().unwrap())
-        .collect();
-    let mean = accuracy.iter().sum::<f64>() / 10.0;
-    let spread = (accuracy.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / 10.0).sqrt();
-    let ours = find(&estimates, Metric::Accuracy).thresholds.unwrap();
-    assert!(relative(ours.low, mean - 3.0 * spread) < 1e-12);
-    assert!(relative(ours.high, mean + 3.0 * spread) < 1e-12);
+        .zip(analysis.predicted.chunks(5_000));
+    for (at, (scores, predicted)) in chunks.enumerate() {
+        let estimates = cbpe.estimate(scores, predicted).unwrap();
+        for (metric, low, high) in recorded {
+            let ours = find(&estimates, metric);
+            let thresholds = ours.thresholds.unwrap();
+            assert!(
+                relative(thresholds.low, low) < 1e-9,
+                "{metric:?}: {thresholds:?}"
+            );
+            assert!(
+                relative(thresholds.high, high) < 1e-9,
+                "{metric:?}: {thresholds:?}"
+            );
+            let alerts = at >= 5 && metric != Metric::AveragePrecision;
+            assert_eq!(ours.alert, alerts, "{metric:?} of chunk {at}");
+        }
+    }
 }
 
 /// Native estimates are close to the truth while only the inputs move: over the analysis rows every
