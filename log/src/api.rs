@@ -282,7 +282,8 @@ impl Step {
     }
 }
 
-/// Proof that a step is durable.
+/// Proof that a step is durable. A reader on Kafka may see it a moment later, but never in parts of
+/// one partition, and the stage itself always starts from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     /// Number of the step. It rises with every step of a member and goes on over restarts. It is

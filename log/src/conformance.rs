@@ -29,6 +29,8 @@ pub struct Place {
     pub compacts_at_once: bool,
     /// Whether timestamps keep their microseconds.
     pub keeps_microseconds: bool,
+    /// Whether readers may see a step a moment after its commit has returned.
+    pub commits_show_later: bool,
     /// Whether [`Cleanup::Delete::retention_bytes`] is enforced.
     pub trims_by_size: bool,
 }
@@ -113,6 +115,22 @@ impl Place {
             next = batch.next;
         }
         records
+    }
+
+    /// Waits until a partition holds exactly these values. A broker finishes a transaction a moment
+    /// after it has accepted its commit; a log on one machine has done so when the call returns.
+    fn holds(&self, log: &dyn Log, topic: &str, partition: u32, expected: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let values = self.values(log, topic, partition);
+            if values == expected {
+                return;
+            }
+            assert!(
+                self.commits_show_later && Instant::now() < deadline,
+                "{topic}/{partition} holds {values:?}, not {expected:?}"
+            );
+        }
     }
 
     /// The values of a partition.

@@ -13,10 +13,12 @@
 //! - [`failpoint`]: places where a crash test ends the process
 //! - [`memory`]: a log in memory, with faults on demand, for the tests of stages
 //! - [`embedded`]: a durable log in one folder, for one process
+//! - [`kafka`]: the log on Kafka, for more than one process
 //! - [`registry`]: devices and bundles, as the compacted registry topic tells them
 //! - [`runner`]: the loop that runs a stage
 //! - `conformance`: what every log promises, as test cases (feature `conformance`)
 //! - `local` (private): what the memory and the embedded log share: groups, polling, stepping
+//! - `holdings` (private): what a member holds, and which steps fit that
 //! - `check` (private): refuses what is malformed before anything is written
 
 pub mod api;
@@ -26,6 +28,8 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod failpoint;
+mod holdings;
+pub mod kafka;
 pub mod limits;
 mod local;
 pub mod memory;

@@ -17,6 +17,7 @@ fn place(_case: &str) -> Option<Place> {
         prefix: String::new(),
         compacts_at_once: true,
         keeps_microseconds: true,
+        commits_show_later: false,
         trims_by_size: true,
     })
 }

@@ -1,0 +1,249 @@
+//! The log on Kafka, through librdkafka.
+//!
+//! # Names
+//!
+//! Everything on the broker starts with [`KafkaOptions::prefix`]: topic `<prefix><topic>`, group
+//! `<prefix><stage>`, transactional id `<prefix><stage>.<instance>`, changelog
+//! `<prefix><stage>.state`. A log with another prefix is another log.
+//!
+//! # One step, one transaction
+//!
+//! Outputs, state deltas (records of the changelog) and input offsets go into one transaction, and
+//! every reader reads committed records only. The offsets carry the step's number as metadata.
+//! Whether to go on, to abort, or to doubt is decided by one pure function, in [`decide`].
+//!
+//! librdkafka 2.12 lacks KIP-890: it retries the request that ends a transaction inside itself
+//! with the same epoch, so a stray copy can still end the *next* transaction. After a commit that
+//! came back retriable, took longer than the socket time-out, or saw a connection break, the
+//! producer is therefore thrown away; `init_transactions` of a new one ends whatever is open and
+//! makes strays harmless, and only then are the committed offsets compared with the step's.
+//!
+//! # Assignment
+//!
+//! Members subscribe with the `range` strategy: it deals out each topic's partitions over the same
+//! ordered list of members, so topics with the same count are dealt out alike, and partition `i` of
+//! all inputs lands with one member. Cooperative-sticky does not do that: it balances each member's
+//! total and moves partitions of different topics apart.
+//!
+//! The rebalance callback only notes what happened. [`StageLog::poll`](crate::StageLog::poll) then
+//! takes the partitions over, in an order that matters: a new or initialised producer first (it
+//! ends what this instance left open), then the committed offsets (the broker holds them back
+//! while anybody's transaction on them is open), then the changelog up to its end as of then, and
+//! only then records.
+//!
+//! Each input partition has a queue of its own in librdkafka, because its end-of-partition event
+//! names the partition but not the topic, and stages must know exactly when they have caught up.
+//!
+//! # Retention
+//!
+//! The broker keeps everything (`retention.ms=-1`); [`Log::trim`] deletes what is old up to the
+//! least offset that any registered group has committed. So retention never passes a reader, which
+//! the broker's own would.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::api::{Appender, Log, ReadBatch, ReadLimits, StageLog, StageSpec, TopicSpec, Trimmed};
+use crate::check;
+use crate::error::LogError;
+
+mod admin;
+mod appender;
+mod changelog;
+mod client;
+mod decide;
+mod events;
+mod member;
+mod offsets;
+mod producer;
+mod reader;
+
+use client::Clients;
+
+/// How to reach the brokers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// Brokers to start from, `host:port`, separated by commas.
+    pub brokers: String,
+    /// Goes before every name on the broker.
+    pub prefix: String,
+    /// Further librdkafka settings, for security above all. Settings that the guarantees rest on
+    /// are refused.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl KafkaOptions {
+    /// A plain connection with the prefix `driftline.`.
+    #[must_use]
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            prefix: "driftline.".to_owned(),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
+/// Time for one request to a broker. A commit that takes longer is in doubt.
+pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this time the broker aborts a transaction whose producer is gone. Until then readers of
+/// its partitions stand still, so it is short; a step's transaction is open for the commit only.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for what a call needs from the broker as a whole, retries included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Without a heartbeat for this long a member is out of its group.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time between two polls: a step, or reading a changelog back, may take this long.
+pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// How long a broker may hold a fetch when there is nothing: also how long it takes to notice that
+/// a partition is read to its end.
+pub const FETCH_WAIT: Duration = Duration::from_millis(100);
+
+/// Bytes that a consumer keeps ready per partition, beyond what was polled.
+pub const PREFETCH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Bytes that a producer may hold: a full step and the copies in flight.
+pub const PRODUCER_BYTES_MAX: usize = 2 * crate::limits::STEP_BYTES_MAX;
+
+/// A log on Kafka. Clones share the connections for reading and administration; every appender and
+/// stage has its own.
+#[derive(Debug, Clone)]
+pub struct KafkaLog {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of one log share.
+pub(crate) struct Shared {
+    clients: Clients,
+    /// Topics as [`Log::ensure_topics`] last asked for them: what [`Log::trim`] goes by.
+    specs: Mutex<BTreeMap<Arc<str>, Arc<TopicSpec>>>,
+    /// Partition counts seen on the broker; they never change.
+    counts: Mutex<BTreeMap<Arc<str>, u32>>,
+    /// Members open in this process, since two of one name would fence each other for ever.
+    open: Mutex<BTreeSet<String>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// All that is kept under these locks is replaced in single calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KafkaLog {
+    /// Connects, and waits until a broker answers.
+    ///
+    /// # Errors
+    /// [`LogError::Invalid`] for settings that are refused, [`LogError::Storage`] when no broker
+    /// answers.
+    pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
+        let clients = Clients::new(options)?;
+        clients.ping()?;
+        let shared = Shared {
+            clients,
+            specs: Mutex::default(),
+            counts: Mutex::default(),
+            open: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+impl Shared {
+    /// A topic as far as it is known: its partition count, and its clean-up if this process
+    /// ensured it.
+    fn topic(&self, name: &str) -> Result<Arc<TopicSpec>, LogError> {
+        if let Some(spec) = lock(&self.specs).get(name) {
+            return Ok(Arc::clone(spec));
+        }
+        let partitions = self.partitions(name)?;
+        Ok(Arc::new(TopicSpec::new(name, partitions)))
+    }
+
+    fn partitions(&self, name: &str) -> Result<u32, LogError> {
+        if let Some(count) = lock(&self.counts).get(name) {
+            return Ok(*count);
+        }
+        let count = self.clients.partitions(name)?;
+        lock(&self.counts).insert(Arc::from(name), count);
+        Ok(count)
+    }
+
+    fn check_partition(&self, topic: &str, partition: u32) -> Result<(), LogError> {
+        check::partition(&TopicSpec::new(topic, self.partitions(topic)?), partition)
+    }
+}
+
+impl Log for KafkaLog {
+    fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
+        check::topics(specs)?;
+        admin::ensure_topics(&self.shared.clients, specs)?;
+        let mut known = lock(&self.shared.specs);
+        for spec in specs {
+            known.insert(Arc::clone(&spec.name), Arc::new(spec.clone()));
+        }
+        Ok(())
+    }
+
+    fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, LogError> {
+        self.shared.clients.topics()
+    }
+
+    fn partitions(&self, topic: &str) -> Result<u32, LogError> {
+        self.shared.partitions(topic)
+    }
+
+    fn appender(&self, name: &str) -> Result<Box<dyn Appender>, LogError> {
+        Ok(Box::new(appender::KafkaAppender::open(&self.shared, name)?))
+    }
+
+    fn stage(&self, spec: StageSpec) -> Result<Box<dyn StageLog>, LogError> {
+        Ok(Box::new(member::KafkaMember::join(&self.shared, spec)?))
+    }
+
+    fn read(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: u64,
+        limits: ReadLimits,
+    ) -> Result<ReadBatch, LogError> {
+        self.shared.check_partition(topic, partition)?;
+        reader::read(&self.shared.clients, topic, partition, from, limits)
+    }
+
+    fn range(&self, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
+        self.shared.check_partition(topic, partition)?;
+        self.shared.clients.range(topic, partition)
+    }
+
+    fn committed(&self, stage: &str, topic: &str, partition: u32) -> Result<Option<u64>, LogError> {
+        self.shared.check_partition(topic, partition)?;
+        let asked = [(Arc::from(topic), partition)];
+        let consumer = self.shared.clients.bystander(stage)?;
+        let found = offsets::committed(&self.shared.clients, &consumer, &asked)?;
+        Ok(found.first().and_then(|found| found.stepped()))
+    }
+
+    fn trim(&self, now_us: i64) -> Result<Trimmed, LogError> {
+        let specs: Vec<_> = lock(&self.shared.specs).values().cloned().collect();
+        admin::trim(&self.shared.clients, &specs, now_us)
+    }
+
+    fn forget_stage(&self, stage: &str) -> Result<(), LogError> {
+        check::name("stage", stage)?;
+        admin::forget_stage(&self.shared.clients, stage)
+    }
+}

@@ -1,0 +1,31 @@
+//! The log on Kafka keeps every promise. Needs a broker:
+//! `DRIFTLINE_KAFKA=$(tests/kafka/start) cargo test -p driftline-log --test kafka`.
+
+use std::sync::Arc;
+
+use driftline_log::Log;
+use driftline_log::conformance::Place;
+use driftline_log::kafka::{KafkaLog, KafkaOptions};
+
+fn place(case: &str) -> Option<Place> {
+    let Ok(brokers) = std::env::var("DRIFTLINE_KAFKA") else {
+        eprintln!("SKIPPED {case}: set DRIFTLINE_KAFKA=host:port, see tests/kafka/start");
+        return None;
+    };
+    // Cases share the broker and must not meet, nor meet an earlier run of themselves.
+    let run = tempfile::Builder::new().prefix("run").tempdir().unwrap();
+    let run = run.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let mut options = KafkaOptions::new(brokers);
+    options.prefix = format!("{run}.{case}.");
+    let open = move || KafkaLog::open(options.clone()).unwrap();
+    Some(Place {
+        open: Box::new(move || Arc::new(open()) as Arc<dyn Log>),
+        prefix: String::new(),
+        compacts_at_once: false,
+        keeps_microseconds: false,
+        commits_show_later: true,
+        trims_by_size: false,
+    })
+}
+
+driftline_log::conformance_suite!(crate::place);
