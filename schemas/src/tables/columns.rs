@@ -124,7 +124,7 @@ pub(super) fn trailing() -> Vec<Field> {
 }
 
 pub(super) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
+    some_texts(values.into_iter().map(Some))
 }
 
 pub(super) fn some_texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {

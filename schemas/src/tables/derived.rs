@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 
 use super::columns::{
@@ -202,11 +202,11 @@ fn contributions<'a>(
     rows: impl Iterator<Item = &'a Vec<Contribution>> + Clone,
 ) -> Result<[ArrayRef; 2], TableError> {
     let all = || rows.clone().flatten();
-    let names = StringArray::from_iter_values(all().map(|it| it.name.as_str()));
+    let names = texts(all().map(|it| it.name.as_str()));
     let shares = Float64Array::from_iter_values(all().map(|it| it.share));
     let lengths = || rows.clone().map(Vec::len);
     Ok([
-        lists(DataType::Utf8, lengths(), Arc::new(names))?,
+        lists(DataType::Utf8, lengths(), names)?,
         lists(DataType::Float64, lengths(), Arc::new(shares))?,
     ])
 }

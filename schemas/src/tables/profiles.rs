@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 
 use super::columns::{
@@ -153,7 +153,7 @@ fn bins(rows: &[Row<'_>]) -> Result<[ArrayRef; 3], TableError> {
         lists(
             DataType::Utf8,
             rows.iter().map(|row| categories(row).len()),
-            Arc::new(StringArray::from_iter_values(names)),
+            texts(names.map(String::as_str)),
         )?,
         lists(
             DataType::Int64,

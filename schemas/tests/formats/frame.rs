@@ -50,8 +50,8 @@ fn around(schema: &RowSchema, kind: Kind, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub(crate) fn sample_profile() -> DeviceProfile {
-    let layout = Layout::new(vec![SignalLayout {
+pub(crate) fn sample_layout() -> Layout {
+    Layout::new(vec![SignalLayout {
         signal: Signal {
             name: "temperature".into(),
             role: SignalRole::Input,
@@ -63,8 +63,11 @@ pub(crate) fn sample_profile() -> DeviceProfile {
         },
         edges: vec![1_000, 2_000, 3_000],
     }])
-    .unwrap();
-    let mut counter = Counter::new(&layout);
+    .unwrap()
+}
+
+pub(crate) fn sample_profile() -> DeviceProfile {
+    let mut counter = Counter::new(&sample_layout());
     for value in [500, 1_500, 2_137, 2_500, 9_999] {
         counter.value(0, Some(value)).unwrap();
     }

@@ -19,7 +19,7 @@ use driftline_schemas::source::{FrameHead, Link, Origin, Role};
 use crate::common::boiler;
 use crate::frame::sample_profile;
 
-const START_US: i64 = 1_700_000_000_000_000;
+pub(crate) const START_US: i64 = 1_700_000_000_000_000;
 
 fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -51,7 +51,7 @@ fn none(count: usize) -> Vec<Option<i32>> {
     vec![None; count]
 }
 
-fn inferences() -> (RowSchema, Frame) {
+pub(crate) fn inferences() -> (RowSchema, Frame) {
     let columns = vec![
         times(1_000, 5),
         ints(&[Some(2_137), Some(2_140), None, Some(NAN), Some(2_139)]),
@@ -110,7 +110,7 @@ fn frame(schema: RowSchema, envelope: Envelope, columns: Vec<Column>) -> (RowSch
     (schema, Frame { envelope, body })
 }
 
-fn outcomes() -> (RowSchema, Frame) {
+pub(crate) fn outcomes() -> (RowSchema, Frame) {
     let ids: Values<u128> = [Some(0x018b_cfe5_6800_7abc_8def_0123_4567_89ab), Some(1)]
         .into_iter()
         .collect();
@@ -132,7 +132,7 @@ fn outcomes() -> (RowSchema, Frame) {
     frame(RowSchema::outcomes(&boiler()), envelope, columns)
 }
 
-fn health() -> (RowSchema, Frame) {
+pub(crate) fn health() -> (RowSchema, Frame) {
     let schema = RowSchema::health();
     let columns = schema
         .fields()
@@ -166,7 +166,7 @@ fn health() -> (RowSchema, Frame) {
     frame(schema, envelope, columns)
 }
 
-fn events() -> (RowSchema, Frame) {
+pub(crate) fn events() -> (RowSchema, Frame) {
     let columns = vec![
         times(0, 2),
         texts(&[Some("boot"), Some("firmware")]),
@@ -176,7 +176,7 @@ fn events() -> (RowSchema, Frame) {
     frame(RowSchema::events(), Envelope::default(), columns)
 }
 
-fn many_events() -> (RowSchema, Frame) {
+pub(crate) fn many_events() -> (RowSchema, Frame) {
     let release = |row: i64| Some(Arc::<str>::from(format!("release-2.{row}")));
     let columns = vec![
         times(86_400_000_000, 30),
@@ -187,7 +187,7 @@ fn many_events() -> (RowSchema, Frame) {
     frame(RowSchema::events(), Envelope::default(), columns)
 }
 
-fn profiles() -> (RowSchema, Frame) {
+pub(crate) fn profiles() -> (RowSchema, Frame) {
     let frame = Frame {
         envelope: Envelope {
             boot: 3,
@@ -237,7 +237,7 @@ fn a_compressed_frame_of_version_1_is_read() {
     );
 }
 
-fn origin(device: &str) -> Arc<Origin> {
+pub(crate) fn origin(device: &str) -> Arc<Origin> {
     Arc::new(Origin {
         tenant: "acme".into(),
         device: device.into(),
@@ -254,7 +254,7 @@ fn origin(device: &str) -> Arc<Origin> {
     })
 }
 
-const HEAD: FrameHead = FrameHead {
+pub(crate) const HEAD: FrameHead = FrameHead {
     boot: 0x0123_4567_89ab_cdef,
     sequence: 300,
     sent_at_us: Some(START_US),

@@ -9,10 +9,16 @@
 //! - `golden`: pinned bytes of every format
 //! - `packed`: records of the log
 //! - `profile_law`: profiles merge to the same bytes whatever the split, order and grouping
+//! - `tables`: records as rows of the lake
+//! - `telemetry`: JSON lines and Arrow streams from outside
+//! - `python_codec`: the Python client reads and writes the same frames
 
 mod common;
 mod frame;
 mod golden;
 mod packed;
 mod profile_law;
+mod python_codec;
 mod sizes;
+mod tables;
+mod telemetry;
