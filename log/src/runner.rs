@@ -96,7 +96,8 @@ pub trait Stage: Send {
         Ok(Vec::new())
     }
 
-    /// A partition is no longer this member's: whatever is held for it is void.
+    /// A partition is no longer this member's: whatever is held for it is void. It also comes for a
+    /// partition whose [`Stage::assigned`] failed.
     fn revoked(&mut self, partition: u32);
 
     /// Decides what these records do, or what passing time does when there are none. It may

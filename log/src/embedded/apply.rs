@@ -186,7 +186,7 @@ pub(super) fn trim(
 }
 
 fn readers(tables: &WriteTables<'_>, at: &At, first: u64) -> Result<Readers, Failed> {
-    let reads = |entry: &StageEntry| entry.inputs.iter().any(|input| *input == at.topic);
+    let reads = |entry: &StageEntry| entry.inputs.contains(&at.topic);
     let mut readers = Readers::new();
     for (name, entry) in tables.all_stages()? {
         if reads(&entry) {

@@ -21,6 +21,9 @@ pub(super) struct Watch {
     pub(super) capacity: AtomicU64,
     /// The next sync fails; tests set it.
     pub(super) fail_sync: AtomicBool,
+    /// What a loss of power would leave, when a test asks for it.
+    #[cfg(test)]
+    pub(super) journal: std::sync::Mutex<Option<Journal>>,
 }
 
 impl Default for Watch {
@@ -30,6 +33,41 @@ impl Default for Watch {
             syncs: AtomicU64::new(0),
             capacity: AtomicU64::new(u64::MAX),
             fail_sync: AtomicBool::new(false),
+            #[cfg(test)]
+            journal: std::sync::Mutex::new(None),
+        }
+    }
+}
+
+/// The file as of the last sync, and what was done to it since.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    pub(super) synced: Vec<u8>,
+    pub(super) since: Vec<Change>,
+}
+
+/// A change that the disk may have made or not when the power fails.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) enum Change {
+    Length(u64),
+    Bytes(u64, Vec<u8>),
+}
+
+#[cfg(test)]
+impl Watched {
+    fn note(&self, change: Change) {
+        if let Some(journal) = self.watch.journal.lock().unwrap().as_mut() {
+            journal.since.push(change);
+        }
+    }
+
+    fn note_sync(&self) {
+        if let Some(journal) = self.watch.journal.lock().unwrap().as_mut() {
+            journal.since.clear();
+            journal.synced = vec![0; self.file.len().unwrap() as usize];
+            self.file.read(0, &mut journal.synced).unwrap();
         }
     }
 }
@@ -61,7 +99,10 @@ impl StorageBackend for Watched {
     fn set_len(&self, len: u64) -> io::Result<()> {
         // A file may become longer than the disk has room for: the holes cost nothing until they
         // are written, so only `write` runs into the limit.
-        self.file.set_len(len)
+        self.file.set_len(len)?;
+        #[cfg(test)]
+        self.note(Change::Length(len));
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -73,8 +114,12 @@ impl StorageBackend for Watched {
         } else {
             self.file.sync_data()
         };
-        if result.is_err() {
-            self.watch.sync_failed.store(true, Ordering::Relaxed);
+        match &result {
+            #[cfg(test)]
+            Ok(()) => self.note_sync(),
+            #[cfg(not(test))]
+            Ok(()) => {}
+            Err(_) => self.watch.sync_failed.store(true, Ordering::Relaxed),
         }
         failpoint::hit("embedded.sync.after");
         result
@@ -83,6 +128,8 @@ impl StorageBackend for Watched {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.room(offset.saturating_add(data.len() as u64))?;
         self.file.write(offset, data)?;
+        #[cfg(test)]
+        self.note(Change::Bytes(offset, data.to_vec()));
         failpoint::hit("embedded.write.after");
         Ok(())
     }

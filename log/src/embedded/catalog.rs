@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::disk::Disk;
-use super::tables::{At, Bounds};
+use super::tables::{At, Bounds, Touched};
 use crate::api::TopicSpec;
 use crate::check;
 use crate::error::LogError;
@@ -46,7 +46,7 @@ impl Catalog {
     }
 
     /// Takes over what a transaction changed, after its commit.
-    pub(super) fn update(&self, touched: &BTreeMap<(u32, u32), Bounds>) {
+    pub(super) fn update(&self, touched: &Touched) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         for entry in topics.values_mut() {
             let ours = (entry.id, 0)..(entry.id, u32::MAX);

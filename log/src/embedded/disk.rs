@@ -1,6 +1,5 @@
 //! The folder: its lock, the open database, and what is done when the disk fails.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use redb::{Builder, Database, ReadableDatabase, StorageError};
 
 use super::FORMAT_VERSION;
 use super::backend::{Watch, Watched};
-use super::tables::{Bounds, ReadTables, WriteTables};
+use super::tables::{ReadTables, Touched, WriteTables};
 use crate::error::LogError;
 use crate::failpoint;
 
@@ -170,7 +169,7 @@ impl Disk {
     pub(super) fn write_tracked<T>(
         &self,
         f: impl FnOnce(&mut WriteTables<'_>) -> Result<T, Failed>,
-    ) -> Result<(T, BTreeMap<(u32, u32), Bounds>), LogError> {
+    ) -> Result<(T, Touched), LogError> {
         self.revive()?;
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let result = match guard.as_ref() {
@@ -194,7 +193,7 @@ impl Disk {
     fn transact<T>(
         database: &Database,
         f: impl FnOnce(&mut WriteTables<'_>) -> Result<T, Failed>,
-    ) -> Result<(T, BTreeMap<(u32, u32), Bounds>), Failed> {
+    ) -> Result<(T, Touched), Failed> {
         let txn = database.begin_write()?;
         let mut tables = WriteTables::open(&txn)?;
         let made = f(&mut tables)?;

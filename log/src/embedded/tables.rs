@@ -48,6 +48,9 @@ pub(super) struct Bounds {
     pub(super) bytes: u64,
 }
 
+/// Bounds by topic id and partition.
+pub(super) type Touched = BTreeMap<(u32, u32), Bounds>;
+
 /// All tables, to be written in one transaction.
 pub(super) struct WriteTables<'t> {
     meta: Table<'t, &'static str, u64>,
@@ -59,7 +62,7 @@ pub(super) struct WriteTables<'t> {
     pub(super) offsets: Table<'t, (&'static str, &'static str, u32), u64>,
     pub(super) state: Table<'t, (&'static str, u32, &'static [u8]), &'static [u8]>,
     /// Bounds changed in this transaction; written once at its end.
-    pub(super) touched: BTreeMap<(u32, u32), Bounds>,
+    pub(super) touched: Touched,
 }
 
 impl<'t> WriteTables<'t> {
@@ -73,7 +76,7 @@ impl<'t> WriteTables<'t> {
             stages: txn.open_table(STAGES)?,
             offsets: txn.open_table(OFFSETS)?,
             state: txn.open_table(STATE)?,
-            touched: BTreeMap::new(),
+            touched: Touched::new(),
         })
     }
 
@@ -88,6 +91,12 @@ impl<'t> WriteTables<'t> {
             Some(found) if found == u64::from(FORMAT_VERSION) => Ok(()),
             Some(found) => Err(Failed::Format(u32::try_from(found).unwrap_or(u32::MAX))),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn stamp(&mut self, version: u32) -> Result<(), Failed> {
+        self.meta.insert(META_FORMAT, u64::from(version))?;
+        Ok(())
     }
 
     pub(super) fn bounds(&mut self, id: u32, partition: u32) -> Result<Bounds, Failed> {
@@ -107,7 +116,7 @@ impl<'t> WriteTables<'t> {
     }
 
     /// Writes what was only noted; returns the bounds for the catalogue.
-    pub(super) fn finish(mut self) -> Result<BTreeMap<(u32, u32), Bounds>, Failed> {
+    pub(super) fn finish(mut self) -> Result<Touched, Failed> {
         for (place, bounds) in &self.touched {
             self.bounds
                 .insert(*place, (bounds.first, bounds.end, bounds.bytes))?;

@@ -14,16 +14,18 @@ use crate::limits::WRITER_QUEUE_MAX;
 use crate::local::store::{Write, Written};
 
 /// A write that waits for its answer.
-struct Waiting {
+pub(super) struct Waiting {
     write: Write,
     bytes: usize,
     answer: SyncSender<Result<Written, LogError>>,
 }
 
+type Task = Box<dyn FnOnce(&Disk, &Catalog) + Send>;
+
 enum Job {
     Write(Waiting),
     /// Anything else, in a transaction of its own.
-    Task(Box<dyn FnOnce(&Disk, &Catalog) + Send>),
+    Task(Task),
 }
 
 /// The way to the writer thread. Dropping it lets the thread finish what waits, and waits for it.
@@ -52,12 +54,7 @@ impl Writer {
 
     pub(super) fn write(&self, write: Write) -> Result<Written, LogError> {
         let (answer, answered) = sync_channel(1);
-        let bytes = size(&write);
-        self.send(Job::Write(Waiting {
-            write,
-            bytes,
-            answer,
-        }))?;
+        self.send(Job::Write(waiting(write, answer)))?;
         answered.recv().map_err(|_| LogError::Closed)?
     }
 
@@ -89,6 +86,15 @@ impl Drop for Writer {
         {
             tracing::error!("the log's writer thread had panicked");
         }
+    }
+}
+
+pub(super) fn waiting(write: Write, answer: SyncSender<Result<Written, LogError>>) -> Waiting {
+    let bytes = size(&write);
+    Waiting {
+        write,
+        bytes,
+        answer,
     }
 }
 
@@ -129,7 +135,7 @@ fn run(jobs: &Receiver<Job>, disk: &Disk, catalog: &Catalog) {
 }
 
 /// Applies a group in one transaction and answers everybody.
-fn commit(group: Vec<Waiting>, disk: &Disk, catalog: &Catalog) {
+pub(super) fn commit(group: Vec<Waiting>, disk: &Disk, catalog: &Catalog) {
     let result = disk.write_tracked(|tables| {
         let apply = |waiting: &Waiting| apply::write(tables, catalog, &waiting.write);
         group.iter().map(apply).collect::<Result<Vec<_>, _>>()

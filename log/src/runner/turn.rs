@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Offsets, RunError, Runner, Stage, StageError, StepInput, StepOutput};
 use crate::api::{Assignment, Polled, Position, Record, StageLog, StageSpec, Step};
 use crate::error::{CommitError, LogError};
+use crate::failpoint;
 
 /// Longest single wait, so that a shutdown is seen soon whatever the idle tick.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -195,7 +196,7 @@ impl<'a> Turns<'a> {
         self.runner
             .observer
             .stepped(&self.name, records.len(), bytes, started.elapsed());
-        let step = self.to_commit(decided);
+        let step = self.take_step(decided);
         if step.is_empty() {
             self.failures = 0;
             return Ok(false);
@@ -204,7 +205,7 @@ impl<'a> Turns<'a> {
         Ok(true)
     }
 
-    fn to_commit(&mut self, decided: StepOutput) -> Step {
+    fn take_step(&mut self, decided: StepOutput) -> Step {
         let offsets = match decided.offsets {
             Offsets::Hold => Vec::new(),
             Offsets::Read => std::mem::take(&mut self.read)
@@ -239,11 +240,13 @@ impl<'a> Turns<'a> {
     fn commit(&mut self, step: Step) -> Result<(), Failure> {
         let outputs = step.outputs.len();
         let started = Instant::now();
+        failpoint::hit("runner.commit.before");
         let span = tracing::debug_span!("commit", stage = %self.name, outputs);
         match span.in_scope(|| self.log.commit(step)) {
             Ok(committed) => {
                 self.failures = 0;
                 self.steps += 1;
+                failpoint::hit("runner.commit.after");
                 self.stage.committed(committed);
                 let took = started.elapsed();
                 self.runner
