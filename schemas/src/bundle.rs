@@ -39,6 +39,10 @@ pub const RESERVED_SIGNALS: [&str; 5] = [
     "energy_uj",
 ];
 
+/// Names of columns of inferences beside those of features and signals; `score.` and a class's name
+/// are taken as well.
+pub const RESERVED_COLUMNS: [&str; 2] = [crate::rows::EVENT_TIME, "ran_on"];
+
 /// What is wrong with a manifest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ManifestError {
@@ -223,7 +227,11 @@ impl Manifest {
                     format!("the name must have 1 to {STRING_BYTES_MAX} bytes"),
                 ));
             }
-            if RESERVED_SIGNALS.contains(&feature.name.as_str()) {
+            let name = feature.name.as_str();
+            if RESERVED_SIGNALS.contains(&name)
+                || RESERVED_COLUMNS.contains(&name)
+                || name.starts_with("score.")
+            {
                 return Err(wrong(&field, "the name is reserved, choose another".into()));
             }
             if !seen.insert(&feature.name) {
@@ -244,6 +252,7 @@ impl Manifest {
                         format!("a classifier has 2 to {CATEGORIES_MAX} classes, not {classes}"),
                     ));
                 }
+                check_kind("output.classes", &self.prediction_kind())?;
             }
             Task::Regression | Task::Anomaly => {
                 check_resolution("output.resolution", self.output.resolution.unwrap_or(0.0))?;
@@ -338,7 +347,7 @@ fn check_kind(field: &str, kind: &FeatureType) -> Result<(), ManifestError> {
         } => {
             check_resolution(field, *resolution)?;
             if let Some([low, high]) = range
-                && !(low < high)
+                && low.partial_cmp(high) != Some(std::cmp::Ordering::Less)
             {
                 return Err(wrong(
                     field,
@@ -352,6 +361,12 @@ fn check_kind(field: &str, kind: &FeatureType) -> Result<(), ManifestError> {
                 return Err(wrong(
                     field,
                     format!("must list 1 to {CATEGORIES_MAX} categories"),
+                ));
+            }
+            if categories.iter().any(|it| it.len() > STRING_BYTES_MAX) {
+                return Err(wrong(
+                    field,
+                    format!("a category must have at most {STRING_BYTES_MAX} bytes"),
                 ));
             }
             let mut seen = std::collections::BTreeSet::new();

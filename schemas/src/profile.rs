@@ -231,9 +231,9 @@ impl SignalProfile {
             .checked_mul(self.sum_squares)
             .zip(self.sum.unsigned_abs().checked_pow(2))
             .map(|(squares, square)| squares.saturating_sub(square) as f64);
-        let spread = exact.unwrap_or_else(|| {
-            rows as f64 * self.sum_squares as f64 - (self.sum as f64) * (self.sum as f64)
-        });
+        let spread = exact.unwrap_or(
+            rows as f64 * self.sum_squares as f64 - (self.sum as f64) * (self.sum as f64),
+        );
         let n = rows as f64;
         Some((spread / (n * n)).max(0.0) * resolution * resolution)
     }

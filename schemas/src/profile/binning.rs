@@ -5,8 +5,6 @@
 //! signals look up the bin of the value's coarse step and correct it by comparing with the edges
 //! inside that step, of which there is almost always at most one.
 
-use crate::quantity::VALUE_MAX;
-
 use super::{Profile, ProfileError, SignalLayout, SignalProfile};
 
 /// Most entries of a table: one byte each, so that the tables of tens of signals stay in the
@@ -193,7 +191,7 @@ pub fn quantile_edges(values: &mut [i32], bins: usize) -> Vec<i32> {
     let mut edges = Vec::with_capacity(bins - 1);
     for quantile in 1..bins {
         let edge = values[(values.len() * quantile / bins).saturating_sub(1)];
-        if edge < greatest.min(VALUE_MAX) && edges.last().is_none_or(|&last| last < edge) {
+        if edge < greatest && edges.last().is_none_or(|&last| last < edge) {
             edges.push(edge);
         }
     }

@@ -61,5 +61,8 @@ pub struct CellProfile {
 
 /// Start of the pane of length `length_us` (above 0) that an event time falls into.
 pub fn pane_start_us(event_time_us: i64, length_us: i64) -> i64 {
-    event_time_us.div_euclid(length_us) * length_us
+    // At the very beginning of time there is no whole pane.
+    event_time_us
+        .div_euclid(length_us)
+        .saturating_mul(length_us)
 }

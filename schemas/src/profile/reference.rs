@@ -42,7 +42,7 @@ impl Season {
             Self::HourOfDay => (DAY_US, 0),
             Self::HourOfWeek => (7 * DAY_US, 3 * DAY_US),
         };
-        ((event_time_us + offset).rem_euclid(span) / HOUR_US) as usize
+        (event_time_us.saturating_add(offset).rem_euclid(span) / HOUR_US) as usize
     }
 }
 

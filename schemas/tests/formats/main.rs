@@ -13,6 +13,13 @@
 //! - `telemetry`: JSON lines and Arrow streams from outside
 //! - `python_codec`: the Python client reads and writes the same frames
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do, and print what they measured"
+)]
+
 mod common;
 mod frame;
 mod golden;
