@@ -60,9 +60,8 @@ impl Random {
 }
 
 fn bundle() -> Arc<Bundle> {
-    let mut text = String::from(
-        "format = 1\nname = \"bench\"\nversion = \"1\"\ntask = \"classification\"\n",
-    );
+    let mut text =
+        String::from("format = 1\nname = \"bench\"\nversion = \"1\"\ntask = \"classification\"\n");
     for feature in 0..FEATURES {
         text.push_str(&format!(
             "[[features]]\nname = \"f{feature}\"\ntype = \"numeric\"\nresolution = 0.01\nrange = [0.0, 40.0]\n"
@@ -141,7 +140,8 @@ fn records(bundle: &Bundle, rows_per_frame: usize) -> Vec<Record> {
                 let rows = 0..rows_per_frame;
                 match (field.ty, field.categories) {
                     (FieldType::Time, _) => Column::Time(
-                        rows.map(|row| Some(received_at_us - row as i64 * 1_000)).collect(),
+                        rows.map(|row| Some(received_at_us - row as i64 * 1_000))
+                            .collect(),
                     ),
                     (_, Some(categories)) => Column::Int32(
                         rows.map(|_| Some((random.next() % u64::from(categories)) as i32))
@@ -178,7 +178,8 @@ fn records(bundle: &Bundle, rows_per_frame: usize) -> Vec<Record> {
 fn stage(bundle: &Arc<Bundle>) -> ProfileStage {
     let log = MemoryLog::new();
     let topics = [topic::INFERENCES, topic::PROFILES, topic::DEADLETTERS];
-    log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1))).unwrap();
+    log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))
+        .unwrap();
     let bundles = Arc::new(One(Arc::clone(bundle)));
     let config = ProfileConfig::default();
     ProfileStage::new(config, &log, bundles, ProfileStats::default()).unwrap()

@@ -26,10 +26,9 @@ use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, ensure_table_uri
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use driftline_schemas::tables::PARTITION_COLUMNS;
 pub use table::{LakeTable, Progress};
 
-/// Columns that every table is partitioned by.
-pub const PARTITION_COLUMNS: [&str; 2] = ["tenant", "date"];
 /// Commits between checkpoints: opening a table reads at most so many small files.
 const CHECKPOINT_COMMITS: u32 = 32;
 
@@ -84,7 +83,8 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    pub(crate) fn delta(table: &str, source: impl Into<DeltaTableError>) -> Self {
+    /// What a table said.
+    pub fn delta(table: &str, source: impl Into<DeltaTableError>) -> Self {
         Self::Delta {
             table: table.into(),
             source: Box::new(source.into()),

@@ -6,10 +6,13 @@
 //!
 //! - [`once`]: which frames of a partition count, each once
 //! - [`bundles`]: where stages find the bundle of a model version
+//! - [`archive`]: every topic goes to the lake, every row once
 //! - [`lake`]: the Delta tables, found by name and appended to exactly once
 //! - [`detect`]: partial profiles become windows, judged and explained
+//! - [`vitals`]: devices that are silent, sensors that are stuck
 //! - [`profile`]: rows become partial profiles; the aggregate function `profile(…)`
 
+pub mod archive;
 pub mod bundles;
 pub mod detect;
 pub mod lake;
@@ -17,3 +20,4 @@ pub mod once;
 pub mod profile;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod vitals;

@@ -128,8 +128,7 @@ impl LakeTable {
             .iter()
             .map(|step| Transaction::new(&step.input, step.next))
             .collect();
-        let properties =
-            CommitProperties::default().with_application_transactions(transactions);
+        let properties = CommitProperties::default().with_application_transactions(transactions);
         let operation = DeltaOperation::Write {
             mode: SaveMode::Append,
             partition_by: Some(PARTITION_COLUMNS.map(String::from).to_vec()),
@@ -202,8 +201,12 @@ impl LakeTable {
             let values = file.partition_values_map();
             let value = |name: &str| values.get(name).and_then(Option::as_deref).unwrap_or("");
             let [tenant, date] = PARTITION_COLUMNS.map(value);
-            wanted(tenant, date)
-                .then(|| (file.object_store_path(), u64::try_from(file.size()).unwrap_or(0)))
+            wanted(tenant, date).then(|| {
+                (
+                    file.object_store_path(),
+                    u64::try_from(file.size()).unwrap_or(0),
+                )
+            })
         });
         Ok(files.collect())
     }

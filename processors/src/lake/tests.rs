@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Date32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use deltalake::kernel::Transaction;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -21,16 +21,18 @@ fn runtime() -> tokio::runtime::Runtime {
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("tenant", DataType::Utf8, false),
-        Field::new("date", DataType::Date32, false),
+        Field::new("date", DataType::Utf8, false),
         Field::new("value", DataType::Int64, true),
     ]))
 }
 
 fn batch(values: &[i64]) -> RecordBatch {
-    let days = values.iter().map(|value| 20_000 + (value % 2) as i32);
+    let days = values
+        .iter()
+        .map(|value| ["2024-10-04", "2024-10-05"][(value % 2) as usize]);
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(StringArray::from(vec!["acme"; values.len()])),
-        Arc::new(Date32Array::from_iter_values(days)),
+        Arc::new(StringArray::from_iter_values(days)),
         Arc::new(Int64Array::from(values.to_vec())),
     ];
     RecordBatch::try_new(schema(), columns).unwrap()
@@ -56,12 +58,19 @@ async fn values(lake: &Lake) -> Vec<i64> {
     let context = datafusion::prelude::SessionContext::new();
     let provider = table.delta().table_provider().await.unwrap();
     context.register_table("t", provider).unwrap();
-    let frame = context.sql("select value from t order by value").await.unwrap();
+    let frame = context
+        .sql("select value from t order by value")
+        .await
+        .unwrap();
     let batches = frame.collect().await.unwrap();
     batches
         .iter()
         .flat_map(|batch| {
-            let column = batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap();
+            let column = batch
+                .column(0)
+                .as_any()
+                .downcast_ref::<Int64Array>()
+                .unwrap();
             column.values().to_vec()
         })
         .collect()
@@ -76,11 +85,27 @@ fn a_replay_is_refused_from_any_snapshot() {
     runtime().block_on(async {
         let mut one = lake.ensure("t", &schema()).await.unwrap();
         let mut other = lake.ensure("t", &schema()).await.unwrap();
-        one.append(&[batch(&[1, 2])], &progress(0, 2)).await.unwrap();
+        one.append(&[batch(&[1, 2])], &progress(0, 2))
+            .await
+            .unwrap();
         let again = [batch(&[1, 2])];
-        for table in [&mut one, &mut other, &mut lake.open("t").await.unwrap().unwrap()] {
+        for table in [
+            &mut one,
+            &mut other,
+            &mut lake.open("t").await.unwrap().unwrap(),
+        ] {
             let error = table.append(&again, &progress(0, 2)).await.unwrap_err();
-            assert!(matches!(error, LakeError::Elsewhere { expected: 0, actual: 2, .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    LakeError::Elsewhere {
+                        expected: 0,
+                        actual: 2,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
         }
         other.append(&[batch(&[3])], &progress(2, 3)).await.unwrap();
         one.append(&[], &progress(3, 9)).await.unwrap();
@@ -135,7 +160,10 @@ fn compaction_keeps_rows_and_progress() {
         let mut reopened = lake.open("t").await.unwrap().unwrap();
         let input = "archive/inferences/0";
         assert_eq!(reopened.progress(input).await.unwrap(), Some(count));
-        reopened.append(&[], &progress(count, count + 1)).await.unwrap();
+        reopened
+            .append(&[], &progress(count, count + 1))
+            .await
+            .unwrap();
         assert_eq!(values(&lake).await, (0..2 * count).collect::<Vec<_>>());
         let one_day = reopened.files_where(|tenant, date| tenant == "acme" && date == "2024-10-04");
         assert_eq!(one_day.unwrap().len(), 1);
@@ -154,14 +182,24 @@ fn tables_are_widened_and_never_changed() {
         assert!(lake.open("t").await.unwrap().is_none());
         let mut table = lake.ensure("t", &schema()).await.unwrap();
         table.append(&[batch(&[1])], &progress(0, 1)).await.unwrap();
-        let mut fields: Vec<Field> = schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+        let mut fields: Vec<Field> = schema()
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone())
+            .collect();
         fields.push(Field::new("more", DataType::Utf8, true));
         let wider: SchemaRef = Arc::new(Schema::new(fields.clone()));
         let mut table = lake.ensure("t", &wider).await.unwrap();
-        assert_eq!(table.progress("archive/inferences/0").await.unwrap(), Some(1));
+        assert_eq!(
+            table.progress("archive/inferences/0").await.unwrap(),
+            Some(1)
+        );
         assert_eq!(values(&lake).await, [1]);
         fields[2] = Field::new("value", DataType::Utf8, true);
-        let error = lake.ensure("t", &Arc::new(Schema::new(fields))).await.unwrap_err();
+        let error = lake
+            .ensure("t", &Arc::new(Schema::new(fields)))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("column value"), "{error}");
         assert!(!error.is_retryable());
     });
