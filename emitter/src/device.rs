@@ -39,12 +39,15 @@ use std::time::Instant;
 use driftline_schemas::bundle::{Bundle, Task};
 use driftline_schemas::clock::MINUTE_US;
 use driftline_schemas::frame::{FrameError, Overrides};
+use driftline_schemas::limits::FRAME_ROWS_MAX;
 use driftline_schemas::profile::ProfileError;
 use driftline_schemas::rows::{Kind, RowSchema};
 use driftline_schemas::source::{Origin, inference_id};
 
 use crate::features::{Batch, Encoders, RowWidth, Value};
-use crate::limits::{FRAME_ROWS_DEFAULT, REQUEST_BYTES_DEFAULT, SPOOL_BYTES_DEFAULT};
+use crate::limits::{
+    FRAME_BYTES_MAX, FRAME_ROWS_DEFAULT, REQUEST_BYTES_DEFAULT, SPOOL_BYTES_DEFAULT,
+};
 use crate::model::{Model, ModelError, Predictions};
 use crate::uplink::Reply;
 use backoff::Backoff;
@@ -91,6 +94,8 @@ pub struct Runtime {
     encoders: Encoders,
     health: Arc<RowSchema>,
     events: Arc<RowSchema>,
+    /// Most bytes of a row without its texts, by the kind's code.
+    row_bytes: [usize; open::KINDS],
 }
 
 impl Runtime {
@@ -103,13 +108,23 @@ impl Runtime {
             .file(driftline_schemas::bundle::MODEL_FILE)
             .unwrap_or_default();
         let model = Model::load(onnx, &bundle.manifest)?;
-        Ok(Arc::new(Self {
+        let mut runtime = Self {
             encoders: Encoders::new(&bundle.manifest),
             model,
             bundle,
             health: Arc::new(RowSchema::health()),
             events: Arc::new(RowSchema::events()),
-        }))
+            row_bytes: [1; open::KINDS],
+        };
+        for kind in ROW_KINDS {
+            runtime.row_bytes[kind as usize] = open::row_bytes(runtime.schema(kind));
+        }
+        Ok(Arc::new(runtime))
+    }
+
+    /// Most bytes of a row of a kind, without its texts.
+    fn row_bytes(&self, kind: Kind) -> usize {
+        self.row_bytes[kind as usize]
     }
 
     /// The bundle.
@@ -142,6 +157,10 @@ impl Runtime {
         }
     }
 }
+
+/// Kinds that are rows, in the order in which open frames are sealed: an event explains the rows
+/// behind it.
+const ROW_KINDS: [Kind; 4] = [Kind::Events, Kind::Inferences, Kind::Outcomes, Kind::Health];
 
 /// Where the latency in the rows comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,8 +243,10 @@ pub struct Stats {
     pub rows_refused: u64,
     /// Frames put into the spool.
     pub frames_sealed: u64,
-    /// Rows that the gateway acknowledged.
+    /// Rows of acknowledged frames, those that went to the dead letters included.
     pub rows_acknowledged: u64,
+    /// Rows that the gateway said went to the dead letters.
+    pub rows_rejected: u64,
     /// Inference rows among them.
     pub inferences_acknowledged: u64,
     /// Outcomes among them.
@@ -570,12 +591,13 @@ impl Device {
     }
 
     fn has_room(&self, kind: Kind, texts: usize) -> bool {
-        let row = open::row_bytes(self.runtime.schema(kind)) + texts;
+        let row = self.runtime.row_bytes(kind) + texts;
         self.spool.bytes() + self.open.bytes() + row <= self.config.spool_bytes_max
     }
 
     fn seal_if_full(&mut self, kind: Kind, now_us: i64) -> Result<(), DeviceError> {
-        if self.open.len(kind) >= self.config.frame_rows_max.max(1) {
+        let fit = (FRAME_BYTES_MAX / self.runtime.row_bytes(kind)).min(FRAME_ROWS_MAX);
+        if self.open.len(kind) >= self.config.frame_rows_max.min(fit).max(1) {
             self.seal_kind(kind, now_us)?;
         }
         Ok(())
@@ -671,8 +693,12 @@ impl Device {
     /// acknowledged all the same.
     pub fn on_reply(&mut self, now_us: i64, reply: &Reply) -> Result<(), DeviceError> {
         match reply {
-            Reply::Acknowledged { .. } => {
+            Reply::Acknowledged { body } => {
                 self.backoff.succeeded();
+                self.stats.rows_rejected += body
+                    .as_ref()
+                    .and_then(|body| body.pointer("/rejected/rows")?.as_u64())
+                    .unwrap_or(0);
                 for frame in self.spool.acknowledged() {
                     self.stats.frames_acknowledged += 1;
                     self.stats.rows_acknowledged += frame.rows;
@@ -751,3 +777,6 @@ fn overrides(mine: &Origin, declared: Option<&Origin>) -> Overrides {
 fn has_confidence(task: Task) -> bool {
     task == Task::Classification
 }
+
+#[cfg(test)]
+mod tests;

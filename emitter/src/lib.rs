@@ -21,6 +21,8 @@ pub mod limits;
 pub mod model;
 pub mod pack;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod uplink;
 
 pub use device::{Device, DeviceConfig, DeviceError, Inferred, Latency, Reporting, Runtime};

@@ -186,7 +186,7 @@ fn plain_name(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// [`StoreError`] names the path, and the file or field that is wrong.
-pub fn read(path: &Path) -> Result<Bundle, StoreError> {
+pub fn load(path: &Path) -> Result<Bundle, StoreError> {
     let files = read_files(path)?;
     Bundle::from_files(files).map_err(|source| StoreError::Bundle {
         path: path.into(),

@@ -16,7 +16,7 @@ use crate::limits::OPEN_PANES_MAX;
 use crate::model::Predictions;
 
 /// Kinds have the codes 1 to 5.
-const KINDS: usize = 6;
+pub(super) const KINDS: usize = 6;
 
 /// Open rows per kind, the sequence of each kind's next frame, and open panes.
 #[derive(Debug, Default)]
@@ -53,9 +53,8 @@ impl Open {
 
     /// The open frame of a kind, for one more row.
     pub(super) fn rows_of(&mut self, kind: Kind, runtime: &Runtime) -> &mut Rows {
-        let schema = runtime.schema(kind);
-        self.bytes += row_bytes(schema);
-        self.rows[kind as usize].get_or_insert_with(|| Rows::empty(schema))
+        self.bytes += runtime.row_bytes(kind);
+        self.rows[kind as usize].get_or_insert_with(|| Rows::empty(runtime.schema(kind)))
     }
 
     /// Counts the texts of a row that was added.

@@ -84,11 +84,6 @@ impl Plan {
         };
         run(&plan, rows, n, features).map_err(|error| ModelError::graph("run", error))
     }
-
-    #[cfg(test)]
-    pub(super) fn is_for_any_size(&self) -> bool {
-        matches!(self, Self::Any(_))
-    }
 }
 
 fn run(plan: &Compiled, rows: &[f32], n: usize, features: usize) -> TractResult<TVec<TValue>> {

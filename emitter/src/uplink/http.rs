@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{FRAMES_CONTENT_TYPE, FRAMES_PATH, Reply, Uplink, answer};
 use crate::limits::REPLY_BYTES_MAX;
 
+/// Connections that uplinks may share.
+pub type Agent = ureq::Agent;
+
 /// Longest that one request may take, unless told otherwise: a body of the largest size over a link
 /// of 300 kbit/s.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
