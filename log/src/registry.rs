@@ -15,7 +15,10 @@
 //! - [`token`]: secrets of devices, and their hashes
 //! - [`store`]: where bundles rest
 //! - `snapshot` (private): what the topic says, record by record
+//! - `change`, `error` (private): adding, revoking and registering; what can go wrong
 
+mod change;
+mod error;
 mod snapshot;
 pub mod store;
 #[cfg(test)]
@@ -26,17 +29,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use driftline_schemas::bundle::{Bundle, Manifest};
-use driftline_schemas::limits::STRING_BYTES_MAX;
-use driftline_schemas::registry::{BundleRecord, DeviceRecord, REGISTRY_FORMAT, RegistryRecord};
+use driftline_schemas::registry::BundleRecord;
 use driftline_schemas::rows::RowSchema;
 use driftline_schemas::source::Origin;
 use driftline_schemas::topic::REGISTRY;
 
-use crate::api::{Appender, Log, Output, ReadLimits};
-use crate::error::LogError;
+use crate::api::{Log, ReadLimits};
+pub use error::RegistryError;
 use snapshot::{BundleKey, Snapshot};
 use store::{BundleStore, StoreError};
-use token::{Token, TokenHash};
+use token::TokenHash;
 
 /// Most devices that the registry holds. A device takes [`DEVICE_BYTES`], so all of them take about
 /// 125 MB; beyond it a device is not admitted, counted in [`RegistryStats::devices_over`], and
@@ -57,90 +59,6 @@ pub const BUNDLE_CACHE_BYTES_MAX: usize = 128 << 20;
 
 /// Most refreshes that pass before a bundle that could not be read is tried again.
 pub const BUNDLE_RETRY_MAX: u32 = 64;
-
-/// Why the registry could not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// The log could not be read or written.
-    #[error("registry topic: {0}")]
-    Log(#[from] LogError),
-    /// The bundles' place could not be read or written.
-    #[error("bundle {title}: {source}")]
-    Store {
-        /// The bundle.
-        title: String,
-        /// What happened.
-        source: StoreError,
-    },
-    /// No such device.
-    #[error(
-        "tenant {tenant:?} has no device {device:?}: `driftline device list` shows those there \
-         are, `driftline device add` adds one"
-    )]
-    UnknownDevice {
-        /// Tenant asked for.
-        tenant: String,
-        /// Device asked for.
-        device: String,
-    },
-    /// The device is there already.
-    #[error(
-        "tenant {tenant:?} already has a device {device:?}: choose another name, or revoke it \
-         first with `driftline device revoke`"
-    )]
-    DeviceExists {
-        /// Tenant.
-        tenant: String,
-        /// Device.
-        device: String,
-    },
-    /// No more devices fit.
-    #[error(
-        "the registry is full with {DEVICES_MAX} devices: run a second installation for the others"
-    )]
-    DevicesFull,
-    /// No more bundles fit.
-    #[error("the registry is full with {BUNDLES_MAX} bundles: remove those that no device runs")]
-    BundlesFull,
-    /// No such bundle.
-    #[error(
-        "tenant {tenant:?} has no bundle {title} registered: register it with `driftline model \
-         register`, or correct the name that the device sends"
-    )]
-    UnknownBundle {
-        /// Tenant asked for.
-        tenant: String,
-        /// `name@version+variant` asked for.
-        title: String,
-    },
-    /// The version is registered with other contents.
-    #[error(
-        "bundle {title} is already registered with {registered}, and this one has {offered}: a \
-         version never changes what it is, so give this one a new version"
-    )]
-    BundleChanged {
-        /// `name@version+variant`.
-        title: String,
-        /// Digest registered.
-        registered: String,
-        /// Digest offered.
-        offered: String,
-    },
-    /// A name cannot be used.
-    #[error("{field} {value:?}: {problem}")]
-    Name {
-        /// Which name.
-        field: &'static str,
-        /// What it is.
-        value: String,
-        /// What is wrong with it, and what would be right.
-        problem: &'static str,
-    },
-    /// The operating system gave no random bytes.
-    #[error("no random bytes for a token: {0}")]
-    Random(String),
-}
 
 /// A device as the gateway knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -369,149 +287,6 @@ impl Registry {
         self.snapshot().stats()
     }
 
-    /// Adds a device, or one again that was revoked, with a new token. The token is in the answer
-    /// and nowhere else: only its hash is kept.
-    ///
-    /// # Errors
-    /// [`RegistryError::DeviceExists`], [`RegistryError::DevicesFull`], [`RegistryError::Name`],
-    /// or when the log cannot be written.
-    pub fn add_device(
-        &self,
-        appender: &mut dyn Appender,
-        origin: Origin,
-        now_us: i64,
-    ) -> Result<Token, RegistryError> {
-        self.refresh()?;
-        check_origin(&origin)?;
-        match self.device(&origin.tenant, &origin.device) {
-            Some(known) if known.revoked_at_us.is_none() => {
-                return Err(RegistryError::DeviceExists {
-                    tenant: origin.tenant.to_string(),
-                    device: origin.device.to_string(),
-                });
-            }
-            None if self.stats().devices >= DEVICES_MAX => return Err(RegistryError::DevicesFull),
-            _ => {}
-        }
-        let token = Token::generate()?;
-        let record = RegistryRecord::Device(DeviceRecord {
-            format: REGISTRY_FORMAT,
-            origin: Arc::new(origin),
-            token_sha256: token.hash().to_string(),
-            added_at_us: now_us,
-            revoked_at_us: None,
-        });
-        self.append(appender, &record, now_us)?;
-        Ok(token)
-    }
-
-    /// Revokes a device: its token is refused from now on. Revoking it again changes nothing.
-    ///
-    /// # Errors
-    /// [`RegistryError::UnknownDevice`], or when the log cannot be written.
-    pub fn revoke_device(
-        &self,
-        appender: &mut dyn Appender,
-        tenant: &str,
-        device: &str,
-        now_us: i64,
-    ) -> Result<(), RegistryError> {
-        self.refresh()?;
-        let Some(known) = self.device(tenant, device) else {
-            return Err(RegistryError::UnknownDevice {
-                tenant: tenant.into(),
-                device: device.into(),
-            });
-        };
-        if known.revoked_at_us.is_some() {
-            return Ok(());
-        }
-        let record = RegistryRecord::Device(DeviceRecord {
-            format: REGISTRY_FORMAT,
-            origin: Arc::clone(&known.origin),
-            token_sha256: known.token.to_string(),
-            added_at_us: known.added_at_us,
-            revoked_at_us: Some(now_us),
-        });
-        self.append(appender, &record, now_us)
-    }
-
-    /// Puts a bundle in the bundles' place and announces it. Registering the same bundle again
-    /// changes nothing.
-    ///
-    /// # Errors
-    /// [`RegistryError::BundleChanged`] when the version is there with other contents,
-    /// [`RegistryError::BundlesFull`], [`RegistryError::Name`], or when the place or the log cannot
-    /// be written.
-    pub fn register_bundle(
-        &self,
-        appender: &mut dyn Appender,
-        tenant: &str,
-        bundle: &Bundle,
-        now_us: i64,
-    ) -> Result<BundleRecord, RegistryError> {
-        self.refresh()?;
-        let manifest = &bundle.manifest;
-        let key = BundleKey::new(tenant, &manifest.name, &manifest.version, &manifest.variant);
-        check_name("tenant", &key.tenant)?;
-        check_name("model", &key.model)?;
-        check_name("version", &key.version)?;
-        check_attribute("variant", &key.variant)?;
-        match self.snapshot().bundle_record(&key) {
-            Ok(known) if known.digest == bundle.digest => return Ok(known),
-            Ok(known) => {
-                return Err(RegistryError::BundleChanged {
-                    title: key.title(),
-                    registered: known.digest,
-                    offered: bundle.digest.clone(),
-                });
-            }
-            Err(_) if self.stats().bundles >= BUNDLES_MAX => {
-                return Err(RegistryError::BundlesFull);
-            }
-            Err(_) => {}
-        }
-        let path = store::path_of(&key.tenant, &key.model, &key.version, &key.variant);
-        self.store
-            .put(&path, bundle.files())
-            .map_err(|source| RegistryError::Store {
-                title: key.title(),
-                source,
-            })?;
-        let record = BundleRecord {
-            format: REGISTRY_FORMAT,
-            tenant: key.tenant,
-            model: key.model,
-            version: key.version,
-            variant: key.variant,
-            digest: bundle.digest.clone(),
-            path,
-            registered_at_us: now_us,
-        };
-        self.append(appender, &RegistryRecord::Bundle(record.clone()), now_us)?;
-        Ok(record)
-    }
-
-    fn append(
-        &self,
-        appender: &mut dyn Appender,
-        record: &RegistryRecord,
-        now_us: i64,
-    ) -> Result<(), RegistryError> {
-        let value = serde_json::to_vec(record).map_err(|error| {
-            LogError::invalid(format!("registry record {}: {error}", record.key()))
-        })?;
-        appender.append(vec![Output {
-            topic: REGISTRY.into(),
-            partition: 0,
-            key: record.key().into_bytes(),
-            value: Some(value),
-            timestamp_us: now_us.max(0),
-        }])?;
-        self.refresh()?;
-        Ok(())
-    }
-
     fn read_bundle(&self, record: &BundleRecord) -> Result<Bundle, StoreError> {
         let files = self.store.get(&record.path)?;
         let bundle = Bundle::from_files(files).map_err(|error| StoreError {
@@ -572,52 +347,4 @@ impl Registry {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Names that are parts of keys: the key is split at `/` again.
-fn check_name(field: &'static str, value: &str) -> Result<(), RegistryError> {
-    let problem = if value.is_empty() {
-        "must not be empty"
-    } else if value.contains('/') {
-        "must not contain '/'"
-    } else {
-        return check_attribute(field, value);
-    };
-    Err(RegistryError::Name {
-        field,
-        value: value.into(),
-        problem,
-    })
-}
-
-fn check_attribute(field: &'static str, value: &str) -> Result<(), RegistryError> {
-    let problem = if value.len() > STRING_BYTES_MAX {
-        "is longer than 256 bytes"
-    } else if value.chars().any(char::is_control) {
-        "must not contain control characters"
-    } else {
-        return Ok(());
-    };
-    Err(RegistryError::Name {
-        field,
-        value: value.chars().take(64).collect(),
-        problem,
-    })
-}
-
-fn check_origin(origin: &Origin) -> Result<(), RegistryError> {
-    check_name("tenant", &origin.tenant)?;
-    check_name("device", &origin.device)?;
-    for (field, value) in [
-        ("model", &origin.model),
-        ("version", &origin.version),
-        ("variant", &origin.variant),
-        ("hardware", &origin.hardware),
-        ("firmware", &origin.firmware),
-        ("region", &origin.region),
-        ("site", &origin.site),
-    ] {
-        check_attribute(field, value)?;
-    }
-    Ok(())
 }
