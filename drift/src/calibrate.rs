@@ -38,9 +38,11 @@
 //! - `worth`: [`Worth`], V for a cohort and a span
 //! - `judge`: [`judge`] and [`Comparison`], one window against the reference
 //! - `fold`: [`Stream`], the same over windows in event-time order
+//! - [`exact`]: floats that come back from JSON bit by bit
 //! - `budget`: [`Budget`], the p-value that a month's alarms leave to one window of one stream
 
 mod budget;
+pub mod exact;
 mod fold;
 mod judge;
 mod learn;
@@ -51,7 +53,9 @@ use driftline_schemas::bundle::SignalRole;
 use serde::{Deserialize, Serialize};
 
 pub use budget::{Budget, SmallestEffect};
-pub use fold::{Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict};
+pub use fold::{
+    Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Total,
+};
 pub use judge::{Comparison, Effect, EffectUnit, judge};
 pub use learn::{LEARN_CELLS_MAX, Learner};
 pub use scores::{Deviation, ScoreKind, deviations};
@@ -224,3 +228,6 @@ impl Calibration {
             .find(|(_, signal)| signal.signal == name)
     }
 }
+
+#[cfg(test)]
+mod tests;

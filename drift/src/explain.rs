@@ -92,3 +92,6 @@ pub fn attribute_values<'a>(cells: impl Iterator<Item = &'a Cell> + Clone) -> Ve
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::exact;
 use super::judge::{ScoreTest, row_variance, test};
 use super::scores::{Deviation, ScoreKind};
 use super::worth::{Shares, Worth, variance};
@@ -51,14 +52,18 @@ pub struct Point {
 /// Mean of what was calm, of one score.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Past {
+    #[serde(with = "exact")]
     rows: f64,
+    #[serde(with = "exact")]
     sum: f64,
 }
 
 /// Scatter of calm windows over what was predicted, of one score at one span.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Scatter {
+    #[serde(with = "exact")]
     squares: f64,
+    #[serde(with = "exact")]
     windows: f64,
 }
 
@@ -92,12 +97,30 @@ pub struct Stream {
 pub struct StreamCheckpoint {
     recent: Vec<(i64, bool)>,
     past: Vec<Past>,
+    #[serde(with = "exact")]
     past_windows: f64,
-    past_devices: Vec<(u64, f64)>,
+    /// Rows by device, whole numbers.
+    past_devices: Vec<(u64, u64)>,
     past_truncated: bool,
+    #[serde(with = "exact")]
     past_effective: f64,
     scatter: Vec<[Scatter; CHANGE_SPANS]>,
     since: i64,
+}
+
+/// A score over some windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Total {
+    /// Rows, above 0.
+    pub rows: f64,
+    /// Mean deviation from the reference.
+    pub deviation: f64,
+    /// Mean of the reference.
+    pub reference: f64,
+    /// Devices.
+    pub devices: Shares,
+    /// Windows with data.
+    pub windows: usize,
 }
 
 /// What a stream is compared with.
@@ -238,6 +261,31 @@ impl Stream {
         Some(verdict)
     }
 
+    /// Takes a window into the fold without judging it: cells have a past, but no verdict.
+    pub fn observe(&mut self, point: Arc<Point>) {
+        self.settle(point.window);
+        self.past.resize(point.deviations.len(), Past::default());
+        self.recent.push_back((point, true));
+    }
+
+    /// What the windows from `first` on hold of a score, of the [`SPANS`]' longest at most.
+    pub fn total(&self, score: usize, first: i64) -> Option<Total> {
+        let points: Vec<&Arc<Point>> = self.since_window(first).collect();
+        let span = span_of(&points, score);
+        if span.rows <= 0.0 {
+            return None;
+        }
+        let mut devices = Shares::default();
+        points.iter().for_each(|point| devices.add(&point.devices));
+        Some(Total {
+            rows: span.rows,
+            deviation: span.sum / span.rows,
+            reference: span.reference / span.rows,
+            devices,
+            windows: points.len(),
+        })
+    }
+
     /// Windows from now on are the only evidence: what was found has ended.
     pub fn forget_before(&mut self, window: i64) {
         self.since = self.since.max(window);
@@ -257,49 +305,6 @@ impl Stream {
     pub fn past_mean(&self, score: usize) -> Option<f64> {
         let past = self.past.get(score)?;
         (self.past_windows >= PAST_WINDOWS_MIN && past.rows > 0.0).then(|| past.sum / past.rows)
-    }
-
-    /// How far a score's mean over the windows from `first` on lies from the reference or the past,
-    /// with the two-sided p-value of that one test.
-    pub fn recheck(
-        &self,
-        signal: &SignalCalibration,
-        reference_devices: &Shares,
-        verdict: (usize, Against),
-        first: i64,
-        windows_per_step: f64,
-        smallest: &SmallestEffect,
-    ) -> Option<(f64, f64)> {
-        let (score, against) = verdict;
-        let points: Vec<&Arc<Point>> = self.since_window(first).collect();
-        let found = span_of(&points, score);
-        if found.rows <= 0.0 {
-            return None;
-        }
-        let mut devices = Shares::default();
-        points.iter().for_each(|point| devices.add(&point.devices));
-        let mut worth = Worth {
-            devices: devices.distance(reference_devices),
-            own: devices.concentration(),
-            rows: 0.0,
-            windows: points.len() as f64 * windows_per_step,
-        };
-        let tested = match against {
-            Against::Past if self.past_windows >= PAST_WINDOWS_MIN => {
-                worth.devices = devices.distance(&self.past_devices);
-                self.change(
-                    signal,
-                    score,
-                    &found,
-                    worth,
-                    windows_per_step,
-                    smallest,
-                    1.0,
-                )?
-            }
-            _ => self.level(signal, score, &found, worth, smallest),
-        };
-        Some((tested.effect.value, tested.p_value))
     }
 
     fn since_window(&self, first: i64) -> impl Iterator<Item = &Arc<Point>> {
@@ -429,7 +434,10 @@ impl Stream {
                 .collect(),
             past: self.past.clone(),
             past_windows: self.past_windows,
-            past_devices: devices.to_vec(),
+            past_devices: devices
+                .iter()
+                .map(|&(device, rows)| (device, rows as u64))
+                .collect(),
             past_truncated: truncated,
             past_effective: effective,
             scatter: self.scatter.clone(),
@@ -449,7 +457,10 @@ impl Stream {
             past: kept.past.clone(),
             past_windows: kept.past_windows,
             past_devices: Shares::from_entries(
-                kept.past_devices.clone(),
+                kept.past_devices
+                    .iter()
+                    .map(|&(device, rows)| (device, rows as f64))
+                    .collect(),
                 kept.past_truncated,
                 kept.past_effective,
             ),

@@ -9,9 +9,6 @@ use super::worth::{Shares, Variance, Worth, variance};
 use super::{Calibration, CalibrationError, ScoreCalibration, SignalCalibration, SmallestEffect};
 use crate::special::student_t_two_sided;
 
-/// Mean magnitude of a standard normal over the standard deviation of that magnitude: a spread
-/// that grows by a share s moves the standardised scale score by this much times s.
-const SCALE_PER_SPREAD: f64 = 1.323_6;
 /// Normal quantile of the one-sided bound on effects: 95 %.
 const BOUND: f64 = 1.644_853_626_951_472_7;
 
@@ -106,11 +103,7 @@ pub(super) fn test(
     let degrees = variance.degrees();
     let kind = score.kind;
     let error = signal.role == SignalRole::Error;
-    let per_unit = if kind == ScoreKind::Scale {
-        SCALE_PER_SPREAD
-    } else {
-        1.0
-    };
+    let per_unit = kind.per_unit();
     let (statistic, rows_effective, spread) = if kind.is_share() {
         let expected = bounded_share(reference, signal.rows);
         let rows = expected * (1.0 - expected) / variance.total.max(f64::MIN_POSITIVE);

@@ -15,6 +15,10 @@ pub(super) const SHARE_SCORES_MAX: usize = 8;
 /// Least standard deviation of a score over the reference's bins for it to say anything.
 const SCORE_SD_MIN: f64 = 1e-6;
 
+/// Mean magnitude of a standard normal over the standard deviation of that magnitude: a spread
+/// that grows by a share s moves the standardised scale score by this much times s.
+const SCALE_PER_SPREAD: f64 = 1.323_6;
+
 /// What a score looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +50,15 @@ impl ScoreKind {
     /// Whether the score counts rows that are in no bin.
     pub const fn is_rate(self) -> bool {
         matches!(self, Self::Missing | Self::NonFinite | Self::Unseen)
+    }
+
+    /// How far the score's mean moves when its effect is one unit: effects of spreads are told as a
+    /// share of the standard deviation.
+    pub const fn per_unit(self) -> f64 {
+        match self {
+            Self::Scale => SCALE_PER_SPREAD,
+            _ => 1.0,
+        }
     }
 
     /// Name for measures and people (`location`, `share:3`).

@@ -2,7 +2,8 @@
 
 use driftline_schemas::profile::DeviceSample;
 
-use super::{Component, ScoreCalibration, SpanVariance};
+use super::scores::Deviation;
+use super::{Component, ScoreCalibration, SignalCalibration, SpanVariance};
 
 /// Degrees of freedom of what is known as well as need be (the scatter of rows).
 const KNOWN: f64 = 1e6;
@@ -135,6 +136,49 @@ pub struct Worth {
     pub rows: f64,
     /// Length of the span in the calibration's windows, above 0.
     pub windows: f64,
+}
+
+impl Worth {
+    /// V of one score of a signal. `reference` is the score's mean in the reference: the scatter of
+    /// a share's rows depends on it. Without `shared`, what all devices share is left out: it moves
+    /// all cohorts alike.
+    pub fn variance(
+        &self,
+        signal: &SignalCalibration,
+        score: usize,
+        reference: f64,
+        shared: bool,
+    ) -> f64 {
+        let score = &signal.scores[score];
+        let scatter = super::judge::row_variance(score, reference, signal.rows);
+        let all = variance(score, self, scatter).total;
+        if shared {
+            return all;
+        }
+        (all - lasting(&score.spans, self.windows).0.variance).max(f64::MIN_POSITIVE)
+    }
+
+    /// Independent rows that the whole histogram is worth: of the scores of its bins, the least, so
+    /// that a distance over all bins is not believed more than its shakiest direction (the
+    /// first-order correction of Rao and Scott 1984 takes the mean). 0 without rows.
+    pub fn rows_effective(&self, signal: &SignalCalibration, found: &[Deviation]) -> f64 {
+        let mut least = f64::INFINITY;
+        for (index, (score, at)) in signal.scores.iter().zip(found).enumerate() {
+            if score.kind.is_rate() || at.rows <= 0.0 {
+                continue;
+            }
+            let worth = Self {
+                rows: at.rows,
+                ..*self
+            };
+            let one = match score.kind.is_share() {
+                true => super::judge::row_variance(score, at.reference, signal.rows),
+                false => 1.0,
+            };
+            least = least.min(one / worth.variance(signal, index, at.reference, true));
+        }
+        if least.is_finite() { least } else { 0.0 }
+    }
 }
 
 /// A variance as the sum of estimated parts.

@@ -63,60 +63,82 @@ impl WeightedMean {
     }
 }
 
-/// Learns the components of one score.
+/// Cells with what the alternating fit says of them.
+struct Effects<'a> {
+    cells: &'a [Cell],
+    /// Windows that occur, rising.
+    windows: Vec<i64>,
+    /// What devices share, by place in `windows`.
+    shared: Vec<f64>,
+    devices: Vec<WeightedMean>,
+    /// What is neither the device's nor the window's, by cell.
+    own: Vec<f64>,
+}
+
+/// Learns the components of one score. Cells come device by device, and each device's windows rise.
 pub(super) fn fit(cells: &[Cell]) -> Fit {
     let mut fitted = Fit::default();
     if cells.is_empty() {
         return fitted;
     }
-    let (devices, windows) = effects(cells);
+    let effects = effects(cells);
     fitted.row_variance = Some(row_variance(cells));
     // Windows of each slot, for the leave-one-out factor: the slot's mean holds the window itself.
-    let mut slots: BTreeMap<usize, BTreeMap<i64, ()>> = BTreeMap::new();
+    let mut slots: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut slot_of = vec![0; effects.windows.len()];
     for cell in cells {
-        slots.entry(cell.slot).or_default().insert(cell.window, ());
+        slot_of[place(&effects.windows, cell.window)] = cell.slot;
     }
-    fitted.single_slot_windows =
-        slots.values().any(|windows| windows.len() == 1) && slots.len() > 1;
-    let factor: BTreeMap<i64, f64> = slots
-        .values()
-        .flat_map(|windows| {
-            let n = windows.len() as f64;
-            // A slot with one window has no residual; the fit below leaves it out.
-            let factor = if n > 1.0 { n / (n - 1.0) } else { 0.0 };
-            windows.keys().map(move |&window| (window, factor))
+    for slot in &slot_of {
+        *slots.entry(*slot).or_default() += 1;
+    }
+    fitted.single_slot_windows = slots.values().any(|&windows| windows == 1) && slots.len() > 1;
+    // Single windows have no residual; those of the rest stand for them, twice over.
+    let inflate = if fitted.single_slot_windows { 2.0 } else { 1.0 };
+    let shared: Vec<(i64, f64)> = effects
+        .windows
+        .iter()
+        .zip(&effects.shared)
+        .zip(&slot_of)
+        .filter(|(_, slot)| slots[*slot] > 1)
+        .map(|((&window, effect), slot)| {
+            let n = slots[slot] as f64;
+            (window, effect * n / (n - 1.0))
         })
         .collect();
-    // With mostly single windows the residuals of the rest stand for all, twice over.
-    let inflate = if fitted.single_slot_windows { 2.0 } else { 1.0 };
-    let shared: BTreeMap<i64, f64> = windows
-        .iter()
-        .filter(|(window, _)| factor.get(window).is_some_and(|&factor| factor > 0.0))
-        .map(|(&window, effect)| (window, effect.mean() * factor[&window]))
-        .collect();
-    let slots_used = slots.values().filter(|windows| windows.len() > 1).count();
+    let slots_used = slots.values().filter(|&&windows| windows > 1).count();
     for span in SPANS {
-        if let Some(mut at) = fit_span(cells, &devices, &windows, &shared, slots_used, span) {
+        if let Some(mut at) = fit_span(&effects, &shared, slots_used, span) {
             at.shared.variance *= inflate;
             fitted.spans.push(at);
         }
     }
-    fitted.device = device_component(cells, &devices, fitted.spans.last(), windows.len());
+    let windows = effects.windows.len();
+    fitted.device = device_component(cells, &effects.devices, fitted.spans.last(), windows);
     fitted
 }
 
+/// Place of a window that occurs.
+fn place(windows: &[i64], window: i64) -> usize {
+    windows.partition_point(|&at| at < window)
+}
+
 /// Device and window means, each with the other taken out, by alternating sweeps.
-fn effects(cells: &[Cell]) -> (Vec<WeightedMean>, BTreeMap<i64, WeightedMean>) {
+fn effects(cells: &[Cell]) -> Effects<'_> {
+    let mut windows: Vec<i64> = cells.iter().map(|cell| cell.window).collect();
+    windows.sort_unstable();
+    windows.dedup();
+    let places: Vec<usize> = cells
+        .iter()
+        .map(|cell| place(&windows, cell.window))
+        .collect();
     let count = cells.iter().map(|cell| cell.device + 1).max().unwrap_or(0);
     let mut devices = vec![WeightedMean::default(); count];
-    let mut windows: BTreeMap<i64, WeightedMean> = BTreeMap::new();
+    let mut shared = vec![0.0; windows.len()];
     for _ in 0..SWEEPS {
         let mut next = vec![WeightedMean::default(); count];
-        for cell in cells {
-            let shared = windows
-                .get(&cell.window)
-                .map_or(0.0, |effect| effect.mean());
-            next[cell.device].add(cell.deviation - shared, cell.rows);
+        for (cell, &at) in cells.iter().zip(&places) {
+            next[cell.device].add(cell.deviation - shared[at], cell.rows);
         }
         // What all devices have in common belongs to the windows.
         let mut grand = WeightedMean::default();
@@ -128,13 +150,26 @@ fn effects(cells: &[Cell]) -> (Vec<WeightedMean>, BTreeMap<i64, WeightedMean>) {
             device.sum -= grand * device.weight;
         }
         devices = next;
-        windows.clear();
-        for cell in cells {
-            let own = cell.deviation - devices[cell.device].mean();
-            windows.entry(cell.window).or_default().add(own, cell.rows);
+        let natures: Vec<f64> = devices.iter().map(|device| device.mean()).collect();
+        let mut means = vec![WeightedMean::default(); windows.len()];
+        for (cell, &at) in cells.iter().zip(&places) {
+            means[at].add(cell.deviation - natures[cell.device], cell.rows);
         }
+        shared = means.into_iter().map(WeightedMean::mean).collect();
     }
-    (devices, windows)
+    let natures: Vec<f64> = devices.iter().map(|device| device.mean()).collect();
+    let own = cells
+        .iter()
+        .zip(&places)
+        .map(|(cell, &at)| cell.deviation - natures[cell.device] - shared[at])
+        .collect();
+    Effects {
+        cells,
+        windows,
+        shared,
+        devices,
+        own,
+    }
 }
 
 /// Variance of a row about the mean of its device and window.
@@ -152,17 +187,15 @@ fn row_variance(cells: &[Cell]) -> f64 {
 }
 
 fn fit_span(
-    cells: &[Cell],
-    devices: &[WeightedMean],
-    windows: &BTreeMap<i64, WeightedMean>,
-    shared: &BTreeMap<i64, f64>,
+    effects: &Effects<'_>,
+    shared: &[(i64, f64)],
     slots: usize,
     span: u32,
 ) -> Option<FitSpan> {
     let length = i64::from(span);
     // Batches of which at least half the windows are there.
     let mut batches: BTreeMap<i64, (WeightedMean, usize)> = BTreeMap::new();
-    for (&window, &value) in shared {
+    for &(window, value) in shared {
         let batch = batches.entry(window.div_euclid(length)).or_default();
         batch.0.add(value, 1.0);
         batch.1 += 1;
@@ -180,9 +213,9 @@ fn fit_span(
     // The season took one degree of freedom per slot out of the windows.
     let kept = 1.0 - (slots as f64 / shared.len() as f64).min(0.9);
     let degrees = (count * kept).max(1.0);
-    let own = own_component(cells, devices, windows, length);
+    let own = own_component(effects, length);
     // What devices do for a while does not average out entirely over finitely many.
-    let weights: Vec<f64> = devices.iter().map(|device| device.weight).collect();
+    let weights: Vec<f64> = effects.devices.iter().map(|device| device.weight).collect();
     let worth = effective(&weights);
     let leak = own.map_or(0.0, |own| own.with_rows / worth);
     let error = raw * (2.0 / degrees).sqrt();
@@ -205,43 +238,53 @@ struct Own {
     with_rows: f64,
 }
 
+/// One device's batch of windows.
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    own: WeightedMean,
+    row_squares: f64,
+    windows: i64,
+}
+
 /// Variance of batch means of what is a device's own, without the scatter of its rows.
-fn own_component(
-    cells: &[Cell],
-    devices: &[WeightedMean],
-    windows: &BTreeMap<i64, WeightedMean>,
-    length: i64,
-) -> Option<Own> {
-    let active = devices.iter().filter(|device| device.weight > 0.0).count();
+fn own_component(effects: &Effects<'_>, length: i64) -> Option<Own> {
+    let active = effects
+        .devices
+        .iter()
+        .filter(|device| device.weight > 0.0)
+        .count();
     if active < 2 {
         return None;
     }
-    let mut batches: BTreeMap<(usize, i64), (WeightedMean, f64, usize)> = BTreeMap::new();
-    for cell in cells {
-        let shared = windows
-            .get(&cell.window)
-            .map_or(0.0, |effect| effect.mean());
-        let own = cell.deviation - devices[cell.device].mean() - shared;
-        let key = (cell.device, cell.window.div_euclid(length));
-        let batch = batches.entry(key).or_default();
-        batch.0.add(own, cell.rows);
-        batch.1 += cell.row_variance * cell.rows;
-        batch.2 += 1;
+    let mut batches: Vec<(usize, i64, Batch)> = Vec::new();
+    for (cell, &own) in effects.cells.iter().zip(&effects.own) {
+        let batch = cell.window.div_euclid(length);
+        if batches
+            .last()
+            .is_none_or(|last| (last.0, last.1) != (cell.device, batch))
+        {
+            batches.push((cell.device, batch, Batch::default()));
+        }
+        if let Some((_, _, last)) = batches.last_mut() {
+            last.own.add(own, cell.rows);
+            last.row_squares += cell.row_variance * cell.rows;
+            last.windows += 1;
+        }
     }
-    batches.retain(|_, (_, _, count)| *count * 2 >= length as usize);
-    let mut per_device = vec![0usize; devices.len()];
-    for (device, _) in batches.keys() {
+    batches.retain(|(_, _, batch)| batch.windows * 2 >= length);
+    let mut per_device = vec![0usize; effects.devices.len()];
+    for (device, _, _) in &batches {
         per_device[*device] += 1;
     }
     let (mut squares, mut scatter, mut degrees, mut counted) = (0.0, 0.0, 0.0, 0.0);
-    for ((device, _), (mean, row_sum, _)) in &batches {
-        if per_device[*device] < 2 {
-            continue;
-        }
-        let rows = mean.weight;
-        squares += mean.mean().powi(2);
-        // Variance of a row, estimated from n rows of a window and so n − 1 degrees of freedom.
-        scatter += row_sum / rows / (rows - 1.0).max(1.0);
+    for (device, _, batch) in batches
+        .iter()
+        .filter(|(device, _, _)| per_device[*device] > 1)
+    {
+        let rows = batch.own.weight;
+        squares += batch.own.mean().powi(2);
+        // Variance of a row, estimated from n rows and so n − 1 degrees of freedom.
+        scatter += batch.row_squares / rows / (rows - 1.0).max(1.0);
         degrees += 1.0 - 1.0 / per_device[*device] as f64;
         counted += 1.0;
     }

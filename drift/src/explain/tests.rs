@@ -1,0 +1,231 @@
+//! Causes are found where they are, at the level where they are, and told so.
+
+use std::sync::Arc;
+
+use super::*;
+
+/// Four sites in two regions, two generations of hardware and two firmwares each; `effect` gives
+/// the deviation of a cell, and a fixed pattern stands in for noise.
+fn parts(effect: impl Fn(&Cell) -> f64) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for site in 0..4 {
+        for hardware in 0..2 {
+            for firmware in 0..2 {
+                let text = |value: String| -> Arc<str> { value.into() };
+                let cell = Cell {
+                    values: [
+                        text(["eu", "us"][site / 2].into()),
+                        text(format!("s{site}")),
+                        text(format!("g{hardware}")),
+                        text(format!("2.{firmware}")),
+                        text("wifi".into()),
+                        text(String::new()),
+                        text("device".into()),
+                    ],
+                    cadence_s: 0,
+                };
+                let noise = [0.05, -0.05, 0.02, -0.02][(site + 2 * hardware + firmware) % 4];
+                parts.push(Part {
+                    rows: 100.0,
+                    deviation: effect(&cell) + noise,
+                    variance: 0.01,
+                    cell,
+                });
+            }
+        }
+    }
+    parts
+}
+
+fn cohort(text: &str) -> Cohort {
+    let pairs = text.split(" & ").filter_map(|pair| pair.split_once('='));
+    Cohort(pairs.map(|(a, v)| (a.into(), v.into())).collect())
+}
+
+fn scopes(parts: &[Part], crossed: &[&str], known: &[Known]) -> Vec<String> {
+    let crossed: Vec<Cohort> = crossed.iter().map(|text| cohort(text)).collect();
+    let causes = peel(parts, &crossed, known).causes;
+    causes.iter().map(|cause| cause.scope.to_string()).collect()
+}
+
+fn inside(text: &str) -> impl Fn(&Cell) -> bool {
+    let cohort = cohort(text);
+    move |cell| belongs(&cohort, cell)
+}
+
+/// One site moved: it is the site, not its region and not its hardware, whatever crossed beside it.
+#[test]
+fn one_site() {
+    let there = inside("site=s1");
+    let parts = parts(|cell| if there(cell) { 0.9 } else { 0.0 });
+    let crossed = ["", "region=eu", "site=s1", "hardware=g0"];
+    assert_eq!(scopes(&parts, &crossed, &[]), ["site=s1"]);
+    assert_eq!(scopes(&parts, &["region=eu"], &[]), ["site=s1"]);
+}
+
+/// A whole region moved: it is the region, not its sites one by one.
+#[test]
+fn one_region() {
+    let there = inside("region=us");
+    let parts = parts(|cell| if there(cell) { -0.7 } else { 0.0 });
+    let crossed = [
+        "",
+        "region=us",
+        "site=s2",
+        "site=s3",
+        "hardware=g0",
+        "hardware=g1",
+    ];
+    assert_eq!(scopes(&parts, &crossed, &[]), ["region=us"]);
+}
+
+/// A firmware moved in every site: it is the firmware.
+#[test]
+fn one_firmware() {
+    let there = inside("firmware=2.1");
+    let parts = parts(|cell| if there(cell) { 0.6 } else { 0.0 });
+    let crossed = [
+        "",
+        "firmware=2.1",
+        "site=s0",
+        "site=s1",
+        "site=s2",
+        "site=s3",
+    ];
+    assert_eq!(scopes(&parts, &crossed, &[]), ["firmware=2.1"]);
+}
+
+/// Everything moved: it is the estate.
+#[test]
+fn everything() {
+    let parts = parts(|_| 0.5);
+    let crossed = [
+        "",
+        "site=s0",
+        "site=s1",
+        "site=s2",
+        "site=s3",
+        "region=eu",
+        "region=us",
+    ];
+    assert_eq!(scopes(&parts, &crossed, &[]), ["estate"]);
+}
+
+/// A site and a firmware at once are two causes, also when they move in opposite directions.
+#[test]
+fn two_at_once() {
+    let (site, firmware) = (inside("site=s3"), inside("firmware=2.0"));
+    let parts = parts(|cell| {
+        let up = if site(cell) { 1.0 } else { 0.0 };
+        up - if firmware(cell) { 0.7 } else { 0.0 }
+    });
+    let mut found = scopes(&parts, &["site=s3", "firmware=2.0", ""], &[]);
+    found.sort();
+    assert_eq!(found, ["firmware=2.0", "site=s3"]);
+}
+
+/// Only one firmware at one site moved: no single value explains it, the pair does.
+#[test]
+fn a_pair() {
+    let there = inside("firmware=2.1 & site=s0");
+    let parts = parts(|cell| if there(cell) { 1.2 } else { 0.0 });
+    let crossed = ["site=s0", "firmware=2.1", "region=eu"];
+    assert_eq!(scopes(&parts, &crossed, &[]), ["firmware=2.1 & site=s0"]);
+}
+
+/// Two values of exactly the same cells are a tie, and named as one.
+#[test]
+fn ties() {
+    let there = inside("site=s1");
+    let mut parts = parts(|cell| if there(cell) { 0.9 } else { 0.0 });
+    for part in &mut parts {
+        if there(&part.cell) {
+            part.cell.values[4] = "satellite".into();
+        }
+    }
+    let causes = peel(&parts, &[cohort("link=satellite"), cohort("site=s1")], &[]).causes;
+    assert_eq!(causes.len(), 1);
+    assert_eq!(causes[0].scope, cohort("site=s1"));
+    assert_eq!(causes[0].ties, [cohort("link=satellite")]);
+}
+
+/// What a settled cause explains is not found again, what it leaves is.
+#[test]
+fn settled_causes_explain() {
+    let (site, other) = (inside("site=s1"), inside("site=s2"));
+    let moved = parts(|cell| if site(cell) { 0.9 } else { 0.0 });
+    let known = [Known {
+        scope: cohort("site=s1"),
+        settled: true,
+    }];
+    let peeling = peel(&moved, &[cohort("site=s1"), cohort("region=eu")], &known);
+    assert_eq!((peeling.causes.len(), peeling.loads_on), (0, vec![0]));
+    let both = parts(|cell| if site(cell) || other(cell) { 0.9 } else { 0.0 });
+    assert_eq!(scopes(&both, &["site=s1", "site=s2"], &known), ["site=s2"]);
+}
+
+/// Shares: without the site that moved nothing is left; a value that has a part of it has a part.
+#[test]
+fn shares_of_attribute_values() {
+    let there = inside("site=s1");
+    let parts: Vec<Part> = parts(|cell| if there(cell) { 1.0 } else { 0.0 })
+        .into_iter()
+        .map(|part| Part {
+            deviation: part.deviation.round(),
+            ..part
+        })
+        .collect();
+    let ranked = rank_attributes(&parts);
+    let share = |name: &str| ranked.iter().find(|r| r.name == name).map(|r| r.share);
+    assert_eq!(share("site=s1"), Some(1.0));
+    assert_eq!(share("region=eu"), Some(1.0));
+    assert_eq!(share("site=s0"), None);
+}
+
+/// The sentence is one that a person understands, and the query quotes what it must.
+#[test]
+fn words_and_sql() {
+    use crate::calibrate::{Against, Effect, EffectUnit, ScoreKind};
+    let scope = cohort("site=north-2");
+    let story = Story {
+        signal: "temp",
+        error: false,
+        unit: "°C",
+        kind: ScoreKind::Location,
+        category: None,
+        scope: &scope,
+        effect: Effect {
+            value: 0.9,
+            lower: 0.7,
+            unit: EffectUnit::ReferenceSd,
+        },
+        against: Against::Reference,
+        now: 21.4,
+        before: 18.9,
+        since: "09:00",
+        of_estate: Some(0.94),
+        others_unchanged: true,
+        ties: &[],
+        also: &[],
+        remarks: &[],
+        past: false,
+    };
+    assert_eq!(
+        story.tell(),
+        "temp at site=north-2 reads 0.9 sd higher (mean 21.4 °C against 18.9 °C) since 09:00; 94 % of the estate's shift goes away without it; other sites are unchanged"
+    );
+    let text = sql(&Query {
+        tenant: "o'hara",
+        model: "boiler",
+        version: "1.0.0",
+        signal: "temp",
+        cohort: &scope,
+        start_us: 1,
+        end_us: 2,
+        reference_bins: &[3, 4],
+    });
+    assert_eq!(
+        text,
+        "SELECT psi(make_array(3, 4), merge_bins(bins)) AS psi, merge_bins(bins) AS bins FROM profiles WHERE tenant = 'o''hara' AND model = 'boiler' AND version = '1.0.0' AND signal = 'temp' AND pane_start >= to_timestamp_micros(1) AND pane_start < to_timestamp_micros(2) AND site = 'north-2'"
+    );
+}

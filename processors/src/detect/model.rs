@@ -1,0 +1,487 @@
+//! Windows of one model version: what is due, what is to be folded again, what was said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use driftline_drift::calibrate::SPANS;
+use driftline_log::StateDelta;
+use driftline_schemas::clock::{DAY_US, HOUR_US};
+use driftline_schemas::measure::{Finding, FindingState, Measure};
+use driftline_schemas::profile::cell::pane_start_us;
+use driftline_schemas::profile::{Cell, CellProfile, Profile};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::config::DetectConfig;
+use super::rollup::{RollUp, roll_up};
+use super::state::{CellKey, Judged, Key, ModelId, Said, delta, raw};
+use super::stats::DetectStats;
+use super::stories::Statement;
+use super::subject::Subject;
+use super::window::{Context, Fold, Outcome};
+use super::{records, tell};
+
+mod saved;
+
+pub(super) use saved::SavedFold;
+
+/// Most rolled-up windows kept.
+const ROLLUPS_MAX: usize = 48;
+/// Windows whose end lies further back than this many windows when something is first said of them
+/// are told as being about the past.
+const PAST_WINDOWS: i64 = 6;
+/// Most measures told in one step, so that a step stays well below the largest that the log takes
+/// (about 600 bytes each); the rest is told by the next steps.
+const MEASURES_PER_STEP_MAX: usize = 40_000;
+
+/// Configurations by the start of the windows that they are in force for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Configs(pub(super) BTreeMap<i64, Arc<(DetectConfig, String)>>);
+
+impl Configs {
+    /// What is in force for windows that start at a time.
+    pub(super) fn at(&self, start_us: i64) -> Option<&Arc<(DetectConfig, String)>> {
+        self.0
+            .range(..=start_us)
+            .next_back()
+            .map(|(_, config)| config)
+    }
+}
+
+/// What a judgement appends.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Windows with all their measures.
+    pub(super) measures: Vec<(i64, Vec<Measure>)>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) state: Vec<StateDelta>,
+}
+
+/// One model version on one partition.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) id: ModelId,
+    partition: u32,
+    /// Cells by start of their window.
+    windows: BTreeMap<i64, BTreeMap<CellKey, Arc<Profile>>>,
+    /// Windows that start before are not judged any more.
+    cutoff_us: i64,
+    /// The fold before the first window at or after the cut-off.
+    base: Fold,
+    /// The fold before the window that starts at the key.
+    snapshots: BTreeMap<i64, Fold>,
+    rollups: BTreeMap<i64, Arc<RollUp>>,
+    judged: BTreeMap<i64, Judged>,
+    said: BTreeMap<(i64, String), Said>,
+    /// When cells that are not yet taken in will be, with the start of their window.
+    due: BTreeSet<(i64, i64)>,
+    /// First window that is to be judged again.
+    dirty: Option<i64>,
+    /// Watermark at the last judgement.
+    watermark_us: i64,
+    /// Reference that the snapshots were compared with.
+    reference: Option<String>,
+}
+
+impl Model {
+    pub(super) fn new(id: ModelId, partition: u32) -> Self {
+        Self {
+            id,
+            partition,
+            windows: BTreeMap::new(),
+            cutoff_us: i64::MIN,
+            base: Fold::default(),
+            snapshots: BTreeMap::new(),
+            rollups: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            said: BTreeMap::new(),
+            due: BTreeSet::new(),
+            dirty: None,
+            watermark_us: i64::MIN,
+            reference: None,
+        }
+    }
+
+    /// Merges a partial profile into its window. Returns the key that changed; `None` when the
+    /// window is no longer kept.
+    pub(super) fn merge(&mut self, configs: &Configs, part: CellProfile) -> Option<(i64, CellKey)> {
+        let config = &configs.at(part.key.pane_start_us)?.0;
+        let start_us = pane_start_us(part.key.pane_start_us, config.window.us());
+        if start_us < self.cutoff_us {
+            return None;
+        }
+        let key = CellKey {
+            layout: part.profile.layout,
+            cell: Arc::new(part.key.cell),
+        };
+        let due = start_us + config.window.us() + config.grace_us(key.cell.cadence_s);
+        let cells = self.windows.entry(start_us).or_default();
+        match cells.get_mut(&key) {
+            // Layouts are equal, so merging cannot fail.
+            Some(there) => {
+                let _ = Arc::make_mut(there).merge(&part.profile);
+            }
+            None => {
+                cells.insert(key.clone(), Arc::new(part.profile));
+            }
+        }
+        if due <= self.watermark_us {
+            self.changed(start_us);
+        } else {
+            self.due.insert((due, start_us));
+        }
+        Some((start_us, key))
+    }
+
+    /// Value of a cell-window for the changelog.
+    pub(super) fn cell_delta(&self, start_us: i64, key: &CellKey) -> Option<StateDelta> {
+        let profile = self.windows.get(&start_us)?.get(key)?;
+        let key = Key::Cell(self.id.clone(), start_us, key.clone());
+        Some(raw(self.partition, &key, Some(profile.encode())))
+    }
+
+    fn changed(&mut self, start_us: i64) {
+        self.rollups.remove(&start_us);
+        self.dirty = Some(self.dirty.map_or(start_us, |dirty| dirty.min(start_us)));
+    }
+
+    /// Everything is to be judged again when what it is compared with has changed.
+    pub(super) fn compare_with(&mut self, reference: &str) {
+        let before = self.reference.replace(reference.to_owned());
+        if before.is_none_or(|before| before == reference) {
+            return;
+        }
+        self.snapshots.clear();
+        self.rollups.clear();
+        self.base = Fold::default();
+        if let Some((&first, _)) = self.windows.range(self.cutoff_us..).next() {
+            self.changed(first);
+        }
+    }
+
+    /// Latest start of a window that has anything.
+    pub(super) fn last_window(&self) -> Option<i64> {
+        self.windows.keys().next_back().copied()
+    }
+
+    /// Variants of the cells that are kept, for the bundle to be found.
+    pub(super) fn variants(&self) -> BTreeSet<Arc<str>> {
+        let cells = self.windows.values().flat_map(BTreeMap::keys);
+        cells
+            .filter_map(|key| key.cell.get("variant").map(Arc::from))
+            .collect()
+    }
+
+    /// Whether there is something to judge at a watermark.
+    pub(super) fn is_due(&self, watermark_us: i64) -> bool {
+        self.dirty.is_some()
+            || self
+                .due
+                .first()
+                .is_some_and(|(due, _)| *due <= watermark_us)
+    }
+
+    /// Judges what is due, and again what changed.
+    pub(super) fn judge(
+        &mut self,
+        configs: &Configs,
+        subject: &Subject,
+        watermark_us: i64,
+        stats: &DetectStats,
+    ) -> Told {
+        self.watermark_us = self.watermark_us.max(watermark_us);
+        while let Some(&(due, start_us)) = self.due.first()
+            && due <= self.watermark_us
+        {
+            self.due.pop_first();
+            self.changed(start_us);
+        }
+        let mut told = Told::default();
+        if let Some(from) = self.dirty.take() {
+            self.fold_from(configs, subject, from, stats, &mut told);
+        }
+        if self.dirty.is_none() {
+            self.drop_old(configs, subject, stats, &mut told);
+        }
+        told
+    }
+
+    /// Folds from the latest snapshot at or before `from`, and tells what differs from there on.
+    fn fold_from(
+        &mut self,
+        configs: &Configs,
+        subject: &Subject,
+        from: i64,
+        stats: &DetectStats,
+        told: &mut Told,
+    ) {
+        let (mut fold, start) = match self.snapshots.range(..=from).next_back() {
+            Some((&at, fold)) => (fold.clone(), at),
+            None => (self.base.clone(), self.cutoff_us),
+        };
+        // `thin` counts from the latest that is left, and keeps it.
+        self.snapshots.retain(|at, _| *at <= from);
+        let starts: Vec<i64> = self.windows.range(start..).map(|(&at, _)| at).collect();
+        let mut measures = 0;
+        for start_us in starts {
+            let Some(config) = configs.at(start_us).cloned() else {
+                continue;
+            };
+            let Some(rollup) = self.roll_up(&config.0, subject, start_us, stats) else {
+                continue;
+            };
+            self.snapshots.insert(start_us, fold.clone());
+            self.thin();
+            if measures >= MEASURES_PER_STEP_MAX {
+                self.dirty = Some(start_us);
+                break;
+            }
+            let again = self.again(start_us);
+            let context = Context {
+                id: &self.id,
+                subject,
+                config: &config.0,
+                digest: &config.1,
+            };
+            let outcome = fold.window(&context, start_us, &rollup, &again);
+            if start_us >= from {
+                stats.judged.inc();
+                measures += outcome.measures.len();
+                self.tell(&config.0, start_us, outcome, told, stats);
+            }
+        }
+    }
+
+    /// The window as it is judged, of the cells that are taken in by now; `None` without any.
+    fn roll_up(
+        &mut self,
+        config: &DetectConfig,
+        subject: &Subject,
+        start_us: i64,
+        stats: &DetectStats,
+    ) -> Option<Arc<RollUp>> {
+        if let Some(kept) = self.rollups.get(&start_us) {
+            return Some(Arc::clone(kept));
+        }
+        let end_us = start_us + config.window.us();
+        let mut cells: Vec<(Arc<Cell>, Arc<Profile>)> = Vec::new();
+        for (key, profile) in self.windows.get(&start_us)? {
+            if end_us + config.grace_us(key.cell.cadence_s) > self.watermark_us {
+                continue;
+            }
+            if profile.fits(subject.layout()) {
+                cells.push((Arc::clone(&key.cell), Arc::clone(profile)));
+            } else {
+                stats.foreign_layout.inc();
+                tracing::warn!(
+                    model = %self.id.model, version = %self.id.version,
+                    layout = format!("{:016x}", key.layout),
+                    bundle = format!("{:016x}", subject.layout().digest()),
+                    "profiles of another layout than the bundle's are not judged: pack the version with `--edges-from` the one that the devices run, or bring the bundle to them"
+                );
+            }
+        }
+        if cells.is_empty() {
+            return None;
+        }
+        let rollup = Arc::new(roll_up(subject, config, start_us, &cells));
+        stats.cohorts_dropped.inc_by(rollup.dropped as u64);
+        self.rollups.insert(start_us, Arc::clone(&rollup));
+        while self.rollups.len() > ROLLUPS_MAX {
+            self.rollups.pop_first();
+        }
+        Some(rollup)
+    }
+
+    /// Keys of findings of which something else was said in a window than that they hold.
+    fn again(&self, start_us: i64) -> BTreeSet<String> {
+        self.said_in(start_us)
+            .filter(|(_, said)| said.finding.state != FindingState::Drifted)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn said_in(&self, start_us: i64) -> impl Iterator<Item = (&String, &Said)> {
+        self.said
+            .range((start_us, String::new())..)
+            .take_while(move |((at, _), _)| *at == start_us)
+            .map(|((_, key), said)| (key, said))
+    }
+
+    /// Holds what a window came to against what was said of it.
+    fn tell(
+        &mut self,
+        config: &DetectConfig,
+        start_us: i64,
+        outcome: Outcome,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) {
+        self.tell_measures(start_us, outcome.measures, told);
+        let mut said: BTreeSet<String> = BTreeSet::new();
+        for statement in outcome.statements {
+            said.insert(statement.finding.key.clone());
+            self.say(config, start_us, statement, told, stats);
+        }
+        let before: Vec<(String, Said)> = self
+            .said_in(start_us)
+            .filter(|(key, _)| !said.contains(*key) && !outcome.open.contains(*key))
+            .filter(|(_, said)| said.finding.state == FindingState::Drifted)
+            .map(|(key, said)| (key.clone(), said.clone()))
+            .collect();
+        for (_, before) in before {
+            let mut finding = before.finding;
+            finding.state = FindingState::Refuted;
+            finding.explanation = format!(
+                "data that came late shows that this never was: {}",
+                finding.explanation
+            );
+            let statement = Statement {
+                material: "refuted".into(),
+                finding,
+            };
+            self.say(config, start_us, statement, told, stats);
+        }
+    }
+
+    fn tell_measures(&mut self, start_us: i64, mut measures: Vec<Measure>, told: &mut Told) {
+        let digest = records::encode(&measures)
+            .iter()
+            .fold(0, |before: u64, part| before.rotate_left(7) ^ xxh3_64(part));
+        let before = self.judged.get(&start_us);
+        if before.is_some_and(|before| before.digest == digest) {
+            return;
+        }
+        let revision = before.map_or(0, |before| before.revision + 1);
+        for measure in &mut measures {
+            measure.revision = revision;
+        }
+        let judged = Judged { revision, digest };
+        let key = Key::Judged(self.id.clone(), start_us);
+        told.state.push(delta(self.partition, &key, Some(&judged)));
+        self.judged.insert(start_us, judged);
+        if !measures.is_empty() {
+            told.measures.push((start_us, measures));
+        }
+    }
+
+    fn say(
+        &mut self,
+        config: &DetectConfig,
+        start_us: i64,
+        statement: Statement,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) {
+        let Statement {
+            material,
+            mut finding,
+        } = statement;
+        let key = (start_us, finding.key.clone());
+        let before = self.said.get(&key);
+        if before.is_some_and(|before| before.material == material) {
+            return;
+        }
+        finding.revision = before.map_or(0, |before| before.finding.revision + 1);
+        let behind_us = self.watermark_us - finding.window_end_us - config.grace.us();
+        if behind_us > PAST_WINDOWS * config.window.us() {
+            finding.explanation = tell::about_the_past(&finding.explanation);
+        }
+        stats.findings.inc();
+        told.findings.push(finding.clone());
+        let said = Said { material, finding };
+        let state_key = Key::Said(self.id.clone(), start_us, key.1.clone());
+        told.state
+            .push(delta(self.partition, &state_key, Some(&said)));
+        self.said.insert(key, said);
+    }
+
+    /// Keeps the oldest and the newest snapshot of each span of distances [2^k, 2^(k+1)) from the
+    /// latest, so that going back any distance costs about as much again.
+    fn thin(&mut self) {
+        let Some(&latest) = self.snapshots.keys().next_back() else {
+            return;
+        };
+        let bucket = |at: i64| ((latest - at) / HOUR_US + 1).ilog2();
+        let mut kept: BTreeMap<u32, (i64, i64)> = BTreeMap::new();
+        for &at in self.snapshots.keys() {
+            let span = kept.entry(bucket(at)).or_insert((at, at));
+            span.1 = at;
+        }
+        self.snapshots.retain(|&at, _| {
+            kept.get(&bucket(at))
+                .is_some_and(|span| at == span.0 || at == span.1)
+        });
+    }
+
+    /// Drops windows beyond their age, day by day, behind a checkpoint of the fold.
+    fn drop_old(
+        &mut self,
+        configs: &Configs,
+        subject: &Subject,
+        stats: &DetectStats,
+        told: &mut Told,
+    ) {
+        let Some(config) = configs.at(self.watermark_us).cloned() else {
+            return;
+        };
+        if self.watermark_us < config.0.keep.us() {
+            return;
+        }
+        let cutoff_us = pane_start_us(self.watermark_us - config.0.keep.us(), DAY_US);
+        if cutoff_us <= self.cutoff_us || self.windows.range(..cutoff_us).next().is_none() {
+            return;
+        }
+        let (mut fold, from) = match self.snapshots.range(..=cutoff_us).next_back() {
+            Some((&at, fold)) => (fold.clone(), at),
+            None => (self.base.clone(), self.cutoff_us),
+        };
+        let starts: Vec<i64> = self
+            .windows
+            .range(from..cutoff_us)
+            .map(|(&at, _)| at)
+            .collect();
+        for start_us in starts {
+            let Some(config) = configs.at(start_us).cloned() else {
+                continue;
+            };
+            if let Some(rollup) = self.roll_up(&config.0, subject, start_us, stats) {
+                let context = Context {
+                    id: &self.id,
+                    subject,
+                    config: &config.0,
+                    digest: &config.1,
+                };
+                fold.window(&context, start_us, &rollup, &BTreeSet::new());
+            }
+        }
+        self.forget(cutoff_us, &config.0, told);
+        self.save(&fold, told);
+        self.base = fold;
+        self.snapshots.retain(|at, _| *at >= cutoff_us);
+    }
+
+    /// Forgets what lies before a cut-off, but for the windows that the longest span still reaches.
+    fn forget(&mut self, cutoff_us: i64, config: &DetectConfig, told: &mut Told) {
+        let longest = i64::from(SPANS[SPANS.len() - 1]);
+        let history_us = cutoff_us - longest * config.window.us();
+        let kept = self.windows.split_off(&history_us);
+        for (start_us, cells) in std::mem::replace(&mut self.windows, kept) {
+            for key in cells.into_keys() {
+                let key = Key::Cell(self.id.clone(), start_us, key);
+                told.state.push(raw(self.partition, &key, None));
+            }
+        }
+        let kept = self.judged.split_off(&cutoff_us);
+        for start_us in std::mem::replace(&mut self.judged, kept).into_keys() {
+            let key = Key::Judged(self.id.clone(), start_us);
+            told.state.push(raw(self.partition, &key, None));
+        }
+        let kept = self.said.split_off(&(cutoff_us, String::new()));
+        for (start_us, said) in std::mem::replace(&mut self.said, kept).into_keys() {
+            let key = Key::Said(self.id.clone(), start_us, said);
+            told.state.push(raw(self.partition, &key, None));
+        }
+        self.rollups = self.rollups.split_off(&history_us);
+        self.cutoff_us = cutoff_us;
+    }
+}

@@ -1,0 +1,238 @@
+//! Findings in words.
+
+use driftline_drift::calibrate::{Against, Effect, EffectUnit, ScoreKind};
+use driftline_drift::explain::{
+    ABOUT_THE_PAST, Query, Story, belongs, rank_attributes, rank_signals, sql,
+};
+use driftline_schemas::bundle::FeatureType;
+use driftline_schemas::measure::{Finding, FindingKind, FindingState, MEASURE_FORMAT};
+use driftline_schemas::profile::{Profile, SignalProfile};
+
+use super::rollup::RollUp;
+use super::stories::{Moved, OpenStory, Statement, key};
+use super::window::{Context, Fold};
+
+/// Makes the finding that says a story's state in a window. `alone`: no other story is open.
+pub(super) fn tell(
+    fold: &Fold,
+    context: &Context<'_>,
+    window: i64,
+    rollup: &RollUp,
+    story: &OpenStory,
+    state: FindingState,
+    alone: bool,
+) -> Statement {
+    let window_us = context.config.window.us();
+    let signals = &context.subject.calibration.signals;
+    let evidence: Vec<(&str, f64)> = story
+        .signals
+        .iter()
+        .map(|(signal, moved)| (signals[*signal].signal.as_str(), moved.evidence))
+        .collect();
+    let mut finding = Finding {
+        format: MEASURE_FORMAT,
+        key: key(context.id, story.kind, &story.scope),
+        tenant: context.id.tenant.to_string(),
+        model: context.id.model.to_string(),
+        version: context.id.version.to_string(),
+        kind: story.kind,
+        scope: story.scope.to_string(),
+        state,
+        revision: 0,
+        window_start_us: window * window_us,
+        window_end_us: (window + 1) * window_us,
+        signals: rank_signals(&evidence),
+        attributes: Vec::new(),
+        evidence: String::new(),
+        explanation: String::new(),
+        sql: String::new(),
+        reference: context.subject.reference_id.clone(),
+        config: context.digest.to_owned(),
+    };
+    if let Some((signal, moved)) = story.strongest() {
+        let subject = (signal, moved.score, moved.against);
+        let parts = fold.parts(context, &rollup.expected.devices, subject, moved.first);
+        finding.attributes = rank_attributes(&parts);
+        let scope = &finding.scope;
+        let of_estate = finding.attributes.iter().find(|a| a.name == *scope);
+        let of_estate = of_estate.map(|attribute| attribute.share);
+        let learned = &signals[signal];
+        finding.evidence = evidence_text(&learned.signal, learned.scores[moved.score].kind, moved);
+        let span = Telling {
+            context,
+            rollup,
+            story,
+            signal,
+            moved,
+        };
+        finding.explanation = match state {
+            FindingState::Drifted => span.sentence(of_estate, alone),
+            _ => format!(
+                "{} at {} is back to what it was for {} windows",
+                learned.signal, finding.scope, context.config.calm_windows
+            ),
+        };
+        finding.sql = sql(&Query {
+            tenant: &finding.tenant,
+            model: &finding.model,
+            version: &finding.version,
+            signal: &learned.signal,
+            cohort: &story.scope,
+            start_us: moved.first * window_us,
+            end_us: finding.window_end_us,
+            reference_bins: &rollup.expected.profile.signals[signal].bins,
+        });
+    }
+    Statement {
+        material: material(state, story),
+        finding,
+    }
+}
+
+/// What must change for a finding to be said again.
+fn material(state: FindingState, story: &OpenStory) -> String {
+    let signals: Vec<String> = story.signals.keys().map(usize::to_string).collect();
+    let state = match state {
+        FindingState::Drifted => "drifted",
+        FindingState::Recovered => "recovered",
+        FindingState::Refuted => "refuted",
+    };
+    format!("{state} {}", signals.join(" "))
+}
+
+fn evidence_text(signal: &str, kind: ScoreKind, moved: &Moved) -> String {
+    format!(
+        "{signal}: calibrated shift of {} p = {:.1e}, {:.1} standard errors",
+        kind.name(),
+        moved.p_value,
+        moved.evidence.sqrt()
+    )
+}
+
+/// The strongest signal of a story, to be told.
+struct Telling<'a> {
+    context: &'a Context<'a>,
+    rollup: &'a RollUp,
+    story: &'a OpenStory,
+    signal: usize,
+    moved: &'a Moved,
+}
+
+impl Telling<'_> {
+    fn sentence(&self, of_estate: Option<f64>, alone: bool) -> String {
+        let signals = &self.context.subject.calibration.signals;
+        let learned = &signals[self.signal];
+        let score = &learned.scores[self.moved.score];
+        let layout = &self.context.subject.layout().signals()[self.signal];
+        let (unit, category) = match (&layout.signal.kind, score.kind) {
+            (FeatureType::Numeric { unit, .. }, _) => (unit.as_str(), None),
+            (FeatureType::Categorical { categories }, ScoreKind::Share(code)) => {
+                ("", categories.get(code as usize).map(String::as_str))
+            }
+            (FeatureType::Categorical { .. }, _) => ("", None),
+        };
+        let whole = self.whole();
+        let expected = &self.rollup.expected.profile.signals[self.signal];
+        let resolution = layout.resolution();
+        let now = number(
+            score.kind,
+            &score.weights,
+            &whole.signals[self.signal],
+            resolution,
+        );
+        let before = number(score.kind, &score.weights, expected, resolution);
+        let (also, remarks) = self.others();
+        let error = self.story.kind == FindingKind::ConceptDrift;
+        Story {
+            signal: &learned.signal,
+            error,
+            unit,
+            kind: score.kind,
+            category,
+            scope: &self.story.scope,
+            effect: Effect {
+                value: self.moved.effect / score.kind.per_unit(),
+                lower: 0.0,
+                unit: EffectUnit::ReferenceSd,
+            },
+            against: Against::Reference,
+            now,
+            before,
+            since: &time_text(self.moved.first * self.context.config.window.us()),
+            of_estate,
+            others_unchanged: alone,
+            ties: &self.story.ties,
+            also: &also,
+            remarks: &remarks,
+            past: false,
+        }
+        .tell()
+    }
+
+    /// The scope's cells in this window, merged.
+    fn whole(&self) -> Profile {
+        let mut whole = Profile::empty(self.context.subject.layout());
+        for cell in &self.rollup.cells {
+            if belongs(&self.story.scope, &cell.cell) {
+                // All are of the subject's layout.
+                let _ = whole.merge(&cell.profile);
+            }
+        }
+        whole
+    }
+
+    fn others(&self) -> (Vec<String>, Vec<String>) {
+        let signals = &self.context.subject.calibration.signals;
+        let name = |signal: &usize| signals[*signal].signal.clone();
+        let also = self
+            .story
+            .signals
+            .keys()
+            .filter(|signal| **signal != self.signal)
+            .map(name)
+            .collect();
+        let explained: Vec<String> = self.story.also.iter().map(name).collect();
+        let mut remarks = Vec::new();
+        if !explained.is_empty() {
+            remarks.push(format!(
+                "it explains the change of {} there",
+                explained.join(", ")
+            ));
+        }
+        (also, remarks)
+    }
+}
+
+/// What people compare: the mean or the standard deviation of numbers, the share of what is counted.
+fn number(kind: ScoreKind, weights: &[f64], profile: &SignalProfile, resolution: f64) -> f64 {
+    let share = |count: u64| count as f64 / (profile.rows() as f64).max(1.0);
+    match kind {
+        ScoreKind::Location => profile.mean(resolution).unwrap_or(0.0),
+        ScoreKind::Scale => profile.variance(resolution).unwrap_or(0.0).sqrt(),
+        ScoreKind::Missing => share(profile.nulls),
+        ScoreKind::NonFinite => share(profile.non_finite),
+        ScoreKind::Unseen => share(profile.unseen),
+        ScoreKind::Share(_) | ScoreKind::OtherShares => {
+            let counted: f64 = profile
+                .bins
+                .iter()
+                .zip(weights)
+                .map(|(&count, weight)| count as f64 * weight)
+                .sum();
+            counted / (profile.binned() as f64).max(1.0)
+        }
+    }
+}
+
+/// `2026-01-05 09:00 UTC`.
+fn time_text(time_us: i64) -> String {
+    match jiff::Timestamp::from_microsecond(time_us) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => format!("{time_us} us"),
+    }
+}
+
+/// The same explanation, of a window that had ended long before.
+pub(super) fn about_the_past(explanation: &str) -> String {
+    format!("{ABOUT_THE_PAST}{explanation}")
+}

@@ -1,0 +1,411 @@
+//! A synthetic estate, straight as profiles: what detection is measured on.
+//!
+//! Devices differ (random effects), their rows are autocorrelated, the day has a cycle, and all
+//! share some weather; two probes a site bring labels. The seed makes everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use driftline_drift::calibrate::Learner;
+use driftline_schemas::bundle::{
+    Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, MANIFEST_FILE, MODEL_FILE, Manifest,
+    REFERENCE_FILE, SBOM_FILE,
+};
+use driftline_schemas::clock::HOUR_US;
+use driftline_schemas::profile::binning::quantile_edges;
+use driftline_schemas::profile::reference::Season;
+use driftline_schemas::profile::{
+    Binner, Cell, CellProfile, Layout, Profile, ProfileKey, Reference, SignalLayout,
+};
+use driftline_schemas::quantity::quantise;
+use driftline_schemas::source::device_hash;
+
+/// 2026-01-05 00:00 UTC, a Monday.
+pub const T0_US: i64 = 1_767_571_200_000_000;
+pub const TENANT: &str = "acme";
+pub const MODEL: &str = "boiler";
+pub const VERSION: &str = "1.0.0";
+const BINS: usize = 16;
+
+const MANIFEST: &str = r#"
+format = 1
+name = "boiler"
+version = "1.0.0"
+task = "classification"
+
+[[features]]
+name = "temp"
+type = "numeric"
+resolution = 0.01
+unit = "°C"
+
+[[features]]
+name = "humidity"
+type = "numeric"
+resolution = 0.1
+unit = "%"
+
+[[features]]
+name = "vibration"
+type = "numeric"
+resolution = 0.001
+unit = "g"
+
+[[features]]
+name = "mode"
+type = "categorical"
+categories = ["heat", "idle", "off"]
+
+[output]
+classes = ["ok", "fail"]
+"#;
+const SIGNALS: usize = 7;
+
+/// How the estate is.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub sites: usize,
+    pub devices_per_site: usize,
+    pub probes_per_site: usize,
+    pub rows_per_hour: usize,
+    pub reference_days: i64,
+    /// Standard deviation of what a device is by nature, in units of the noise's.
+    pub device_sd: f64,
+    /// Correlation of neighbouring rows.
+    pub correlation: f64,
+    /// Amplitude of the day's cycle.
+    pub cycle: f64,
+    /// Standard deviation of what all devices share from hour to hour.
+    pub weather_sd: f64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            sites: 8,
+            devices_per_site: 6,
+            probes_per_site: 2,
+            rows_per_hour: 30,
+            reference_days: 28,
+            device_sd: 0.3,
+            correlation: 0.8,
+            cycle: 0.8,
+            weather_sd: 0.1,
+        }
+    }
+}
+
+/// What goes wrong at a site.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// The temperature reads so many reference standard deviations higher.
+    Shift { site: usize, sd: f64 },
+    /// The truth turns round.
+    Flip { site: usize },
+}
+
+/// SplitMix64 and the polar method: small, seeded, the same everywhere.
+struct Random {
+    state: u64,
+    spare: Option<f64>,
+}
+
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        loop {
+            let (u, v) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
+            let s = u * u + v * v;
+            if s > 0.0 && s < 1.0 {
+                let scale = (-2.0 * s.ln() / s).sqrt();
+                self.spare = Some(v * scale);
+                return u * scale;
+            }
+        }
+    }
+}
+
+struct Device {
+    hash: u64,
+    cell: Cell,
+    site: usize,
+    probe: bool,
+    /// By nature, per feature and for errors.
+    nature: [f64; 4],
+    /// Autocorrelated noise, per feature.
+    noise: [f64; 3],
+}
+
+/// The estate, hour by hour.
+pub struct Estate {
+    shape: Shape,
+    random: Random,
+    devices: Vec<Device>,
+    weather: f64,
+    layout: Layout,
+    binners: Vec<Binner>,
+    /// Standard deviation of the temperature over everything.
+    temp_sd: f64,
+}
+
+pub fn site_name(site: usize) -> String {
+    format!(
+        "{}-{}",
+        if site % 2 == 0 { "north" } else { "south" },
+        site / 2 + 1
+    )
+}
+
+fn cell_of(site: usize, index: usize, probe: bool) -> Cell {
+    let text = |value: &str| Arc::from(value);
+    Cell {
+        values: [
+            text(if site % 2 == 0 { "north" } else { "south" }),
+            text(&site_name(site)),
+            text(["g1", "g2"][index % 2]),
+            text(["2.0", "2.1", "2.1"][(index + site) % 3]),
+            text(["wifi", "cellular"][(site / 2) % 2]),
+            text("fp32"),
+            text(if probe { "probe" } else { "device" }),
+        ],
+        cadence_s: 60,
+    }
+}
+
+impl Estate {
+    pub fn new(seed: u64, shape: Shape) -> Self {
+        let mut random = Random {
+            state: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5851_f42d_4c95_7f2d,
+            spare: None,
+        };
+        let mut devices = Vec::new();
+        for site in 0..shape.sites {
+            for index in 0..shape.devices_per_site {
+                let probe = index < shape.probes_per_site;
+                let nature = [(); 4].map(|()| random.normal() * shape.device_sd);
+                devices.push(Device {
+                    hash: device_hash(TENANT, &format!("d{site}-{index}")),
+                    cell: cell_of(site, index, probe),
+                    site,
+                    probe,
+                    nature,
+                    noise: [(); 3].map(|()| random.normal()),
+                });
+            }
+        }
+        let manifest = Manifest::parse(MANIFEST).unwrap();
+        let blank = |edges: Vec<Vec<i32>>| {
+            let signals = manifest.signals().into_iter().zip(edges);
+            Layout::new(
+                signals
+                    .map(|(signal, edges)| SignalLayout { signal, edges })
+                    .collect(),
+            )
+            .unwrap()
+        };
+        let layout = blank(vec![Vec::new(); SIGNALS]);
+        let mut estate = Self {
+            shape,
+            random,
+            devices,
+            weather: 0.0,
+            layout,
+            binners: Vec::new(),
+            temp_sd: 1.0,
+        };
+        // A pilot week of few rows fixes the edges.
+        let mut values: Vec<Vec<i32>> = vec![Vec::new(); SIGNALS];
+        let rows = std::mem::replace(&mut estate.shape.rows_per_hour, 2);
+        for hour in 0..7 * 24 {
+            estate.rows(hour, None, |_, signals| {
+                for (values, value) in values.iter_mut().zip(signals) {
+                    values.extend(value);
+                }
+            });
+        }
+        estate.shape.rows_per_hour = rows;
+        let temps: Vec<f64> = values[0].iter().map(|&v| f64::from(v) * 0.01).collect();
+        let mean = temps.iter().sum::<f64>() / temps.len() as f64;
+        let squares: f64 = temps.iter().map(|t| (t - mean).powi(2)).sum();
+        estate.temp_sd = (squares / temps.len() as f64).sqrt();
+        let numeric = [true, true, true, false, false, true, false];
+        let edges = values
+            .iter_mut()
+            .zip(numeric)
+            .map(|(values, numeric)| match numeric {
+                true => quantile_edges(values, BINS),
+                false => Vec::new(),
+            });
+        estate.layout = blank(edges.collect());
+        estate.binners = estate
+            .layout
+            .signals()
+            .iter()
+            .map(|s| Binner::new(&s.edges))
+            .collect();
+        estate
+    }
+
+    /// Makes the rows of an hour: calls `each(device, values of the signals)`.
+    fn rows(
+        &mut self,
+        hour: i64,
+        fault: Option<Fault>,
+        mut each: impl FnMut(usize, [Option<i32>; SIGNALS]),
+    ) {
+        let shape = self.shape;
+        let kept = (1.0 - shape.correlation * shape.correlation).sqrt();
+        self.weather = 0.9 * self.weather + 0.436 * shape.weather_sd * self.random.normal();
+        let cycle = (std::f64::consts::TAU * (hour.rem_euclid(24) as f64 - 8.0) / 24.0).sin();
+        for index in 0..self.devices.len() {
+            for _ in 0..shape.rows_per_hour {
+                let device = &mut self.devices[index];
+                for noise in &mut device.noise {
+                    *noise = shape.correlation * *noise + kept * self.random.normal();
+                }
+                let [a, b, c] = device.noise;
+                let [na, nb, nc, ne] = device.nature;
+                let (mut temp, mut wrong) = (
+                    20.0 + 4.0 * (shape.cycle * cycle + na + a + self.weather),
+                    1.0 / (1.0 + (2.4 - ne).exp()),
+                );
+                match fault {
+                    Some(Fault::Shift { site, sd }) if site == device.site => {
+                        temp += sd * self.temp_sd;
+                    }
+                    Some(Fault::Flip { site }) if site == device.site => wrong = 1.0 - wrong,
+                    _ => {}
+                }
+                let humidity = 50.0 + 10.0 * (nb + b - 0.5 * shape.cycle * cycle);
+                let vibration = (0.4 * (nc + c)).exp();
+                let u = self.random.uniform();
+                let heat = 0.5 + 0.25 * cycle;
+                let mode = if u < heat {
+                    0
+                } else {
+                    1 + i32::from(u > heat + 0.6 * (1.0 - heat))
+                };
+                let score =
+                    0.15 * (temp - 20.0) + 0.05 * (humidity - 50.0) + 0.4 * (vibration - 1.0);
+                let margin = score - 0.6 + 0.3 * self.random.normal();
+                let prediction = i32::from(margin > 0.0);
+                let confidence = 1.0 / (1.0 + (-2.0 * margin.abs()).exp());
+                let error = device
+                    .probe
+                    .then(|| i32::from(self.random.uniform() < wrong));
+                each(
+                    index,
+                    [
+                        Some(quantise(temp, 0.01)),
+                        Some(quantise(humidity, 0.1)),
+                        Some(quantise(vibration, 0.001)),
+                        Some(mode),
+                        Some(prediction),
+                        Some(quantise(confidence, 1e-4)),
+                        error,
+                    ],
+                );
+            }
+        }
+    }
+
+    /// One profile per device for an hour (counted from [`T0_US`], may be negative).
+    pub fn hour(&mut self, hour: i64, fault: Option<Fault>) -> Vec<Profile> {
+        let layout = self.layout.clone();
+        let binners = std::mem::take(&mut self.binners);
+        let mut profiles = vec![Profile::empty(&layout); self.devices.len()];
+        self.rows(hour, fault, |device, values| {
+            let profile = &mut profiles[device];
+            profile.rows += 1;
+            for (signal, value) in values.into_iter().enumerate() {
+                // No truth is no null: labels come by themselves.
+                if value.is_some() {
+                    let layout = &layout.signals()[signal];
+                    profile.signals[signal].count(layout, &binners[signal], value);
+                }
+            }
+        });
+        self.binners = binners;
+        for (profile, device) in profiles.iter_mut().zip(&self.devices) {
+            profile.devices.add(device.hash, profile.rows);
+        }
+        profiles
+    }
+
+    /// Runs the reference's weeks and packs the bundle. What comes after is `hour(0, …)`.
+    pub fn bundle(&mut self) -> Arc<Bundle> {
+        let season = Season::HourOfWeek;
+        let mut reference = Reference {
+            made_from: "four weeks of a synthetic estate".into(),
+            season,
+            slots: vec![Profile::empty(&self.layout); season.slots()],
+            layout: self.layout.clone(),
+        };
+        let mut all = Vec::new();
+        for hour in -self.shape.reference_days * 24..0 {
+            let start_us = T0_US + hour * HOUR_US;
+            for (device, profile) in self.hour(hour, None).into_iter().enumerate() {
+                reference.slots[season.slot(start_us)]
+                    .merge(&profile)
+                    .unwrap();
+                all.push((start_us, self.devices[device].hash, profile));
+            }
+        }
+        let mut learner = Learner::new(&reference).unwrap();
+        for (start_us, device, profile) in &all {
+            learner.add(*start_us, *device, profile).unwrap();
+        }
+        let calibration = learner.finish();
+        let mut files = BTreeMap::from([
+            (MANIFEST_FILE.to_owned(), MANIFEST.as_bytes().to_vec()),
+            (MODEL_FILE.to_owned(), b"not run here".to_vec()),
+            (REFERENCE_FILE.to_owned(), reference.encode()),
+            (
+                CALIBRATION_FILE.to_owned(),
+                calibration.to_json().into_bytes(),
+            ),
+            (SBOM_FILE.to_owned(), b"{}".to_vec()),
+        ]);
+        let digest = serde_json::to_vec(&Digest::of(&files)).unwrap();
+        files.insert(DIGEST_FILE.to_owned(), digest);
+        Arc::new(Bundle::from_files(files).unwrap())
+    }
+
+    /// The partial profiles of an hour, one per cell, as the profile stage would append them.
+    pub fn cells(&mut self, hour: i64, fault: Option<Fault>) -> Vec<CellProfile> {
+        let profiles = self.hour(hour, fault);
+        let mut cells: BTreeMap<Cell, Profile> = BTreeMap::new();
+        for (device, profile) in self.devices.iter().zip(profiles) {
+            match cells.get_mut(&device.cell) {
+                Some(there) => there.merge(&profile).unwrap(),
+                None => {
+                    cells.insert(device.cell.clone(), profile);
+                }
+            }
+        }
+        cells
+            .into_iter()
+            .map(|(cell, profile)| CellProfile {
+                key: ProfileKey {
+                    tenant: TENANT.into(),
+                    model: MODEL.into(),
+                    version: VERSION.into(),
+                    pane_start_us: T0_US + hour * HOUR_US,
+                    pane_length_us: HOUR_US,
+                    cell,
+                },
+                profile,
+            })
+            .collect()
+    }
+}

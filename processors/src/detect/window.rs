@@ -1,0 +1,211 @@
+//! The fold of one window: streams, causes, stories, measures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use driftline_drift::calibrate::{Against, CALM_P, Shares, Stream, StreamVerdict, Worth};
+use driftline_drift::explain::{Part, belongs};
+use driftline_schemas::measure::{Cohort, Measure};
+use driftline_schemas::profile::Cell;
+
+use super::config::DetectConfig;
+use super::measures::{Judgement, measures};
+use super::rollup::RollUp;
+use super::state::ModelId;
+use super::stories::{Statement, Stories};
+use super::subject::Subject;
+
+/// p-value of an input below which it is under suspicion: outputs and errors that move in its scope
+/// wait for it to cross.
+pub const SUSPICION_P: f64 = 1e-3;
+
+/// What a window is judged with.
+pub(super) struct Context<'a> {
+    pub(super) id: &'a ModelId,
+    pub(super) subject: &'a Subject,
+    pub(super) config: &'a DetectConfig,
+    pub(super) digest: &'a str,
+}
+
+impl Context<'_> {
+    /// Length of a window in the calibration's windows.
+    pub(super) fn windows_per_step(&self) -> f64 {
+        self.config.window.us() as f64 / self.subject.calibration.window_us as f64
+    }
+}
+
+/// The fold's state between two windows. Clones are cheap enough to keep some for going back.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fold {
+    /// Length of its windows, microseconds; 0 before the first.
+    pub(super) window_us: i64,
+    pub(super) streams: BTreeMap<(Cohort, usize), Stream>,
+    pub(super) cells: BTreeMap<(Arc<Cell>, usize), Stream>,
+    pub(super) stories: Stories,
+}
+
+/// A stream's verdict in the window at hand.
+pub(super) struct Seen<'a> {
+    pub(super) cohort: &'a Cohort,
+    pub(super) signal: usize,
+    pub(super) verdict: StreamVerdict,
+}
+
+/// What a window came to.
+pub(super) struct Outcome {
+    pub(super) measures: Vec<Measure>,
+    pub(super) statements: Vec<Statement>,
+    /// Keys of the stories that are open after it.
+    pub(super) open: BTreeSet<String>,
+}
+
+impl Fold {
+    /// Judges a window, later than all before it, and takes it in. `again` are keys of findings that
+    /// must be said in it when they hold.
+    pub(super) fn window(
+        &mut self,
+        context: &Context<'_>,
+        start_us: i64,
+        rollup: &RollUp,
+        again: &BTreeSet<String>,
+    ) -> Outcome {
+        let window_us = context.config.window.us();
+        if self.window_us != window_us {
+            // Windows of another length are another grid: evidence starts anew.
+            *self = Self {
+                window_us,
+                ..Self::default()
+            };
+        }
+        let window = start_us.div_euclid(window_us);
+        for cell in &rollup.cells {
+            for (signal, point) in cell.points.iter().enumerate() {
+                if let Some(point) = point {
+                    let key = (Arc::clone(&cell.cell), signal);
+                    self.cells
+                        .entry(key)
+                        .or_default()
+                        .observe(Arc::clone(point));
+                }
+            }
+        }
+        let (seen, measures) = self.judge(context, start_us, rollup);
+        for seen in &seen {
+            if seen.verdict.crossed {
+                self.disturb(seen.cohort, seen.signal, seen.verdict.first_window);
+            } else if seen.verdict.p_value <= CALM_P {
+                self.disturb(seen.cohort, seen.signal, window);
+            }
+        }
+        let mut stories = std::mem::take(&mut self.stories);
+        let statements = stories.advance(self, context, window, rollup, &seen, again);
+        for (scope, signal) in stories.moved() {
+            self.disturb(scope, signal, window);
+        }
+        self.stories = stories;
+        Outcome {
+            measures,
+            statements,
+            open: self.stories.keys(context.id),
+        }
+    }
+
+    fn judge<'a>(
+        &mut self,
+        context: &Context<'_>,
+        start_us: i64,
+        rollup: &'a RollUp,
+    ) -> (Vec<Seen<'a>>, Vec<Measure>) {
+        let streams = rollup
+            .cohorts
+            .iter()
+            .flat_map(|cohort| cohort.points.iter().flatten())
+            .count();
+        let threshold = context
+            .config
+            .budget
+            .threshold(context.config.window.us(), streams);
+        let (mut seen, mut all) = (Vec::new(), Vec::new());
+        for roll in &rollup.cohorts {
+            for (signal, point) in roll.points.iter().enumerate() {
+                let Some(point) = point else { continue };
+                let key = (roll.cohort.clone(), signal);
+                let verdict = self.streams.entry(key).or_default().fold(
+                    &context.subject.calibration.signals[signal],
+                    &rollup.expected.devices,
+                    Arc::clone(point),
+                    context.windows_per_step(),
+                    &context.config.smallest_effect,
+                    threshold,
+                );
+                let Some(verdict) = verdict else { continue };
+                let judged = Judgement {
+                    cohort: &roll.cohort,
+                    signal,
+                    profile: &roll.profile,
+                    point,
+                    verdict,
+                    threshold,
+                };
+                all.extend(measures(context, rollup, start_us, &judged));
+                seen.push(Seen {
+                    cohort: &roll.cohort,
+                    signal,
+                    verdict,
+                });
+            }
+        }
+        (seen, all)
+    }
+
+    /// Windows from `first` on are not the calm past of the cells of a cohort.
+    fn disturb(&mut self, cohort: &Cohort, signal: usize, first: i64) {
+        for ((cell, of), stream) in &mut self.cells {
+            if *of == signal && belongs(cohort, cell) {
+                stream.disturb(first);
+            }
+        }
+    }
+
+    /// What each cell holds of a score over the windows from `first` on, less its own calm past
+    /// where that is what is compared with.
+    pub(super) fn parts(
+        &self,
+        context: &Context<'_>,
+        reference_devices: &Shares,
+        (signal, score, against): (usize, usize, Against),
+        first: i64,
+    ) -> Vec<Part> {
+        let learned = &context.subject.calibration.signals[signal];
+        let mut parts = Vec::new();
+        for ((cell, of), stream) in &self.cells {
+            if *of != signal {
+                continue;
+            }
+            let Some(total) = stream.total(score, first) else {
+                continue;
+            };
+            let past = match against {
+                Against::Past => stream.past_mean(score),
+                Against::Reference => None,
+            };
+            let worth = Worth {
+                devices: match past {
+                    Some(_) => 0.0,
+                    None => total.devices.distance(reference_devices),
+                },
+                own: total.devices.concentration(),
+                rows: total.rows,
+                windows: total.windows as f64 * context.windows_per_step(),
+            };
+            let before = past.unwrap_or(0.0);
+            parts.push(Part {
+                cell: (**cell).clone(),
+                rows: total.rows,
+                deviation: total.deviation - before,
+                variance: worth.variance(learned, score, total.reference + before, false),
+            });
+        }
+        parts
+    }
+}
