@@ -59,14 +59,18 @@ impl KafkaMember {
                 spec.name, spec.instance
             )));
         }
-        let opened = Self::open(shared, &spec, partitions);
+        // First of all: it ends the transaction that a killed holder of the id left open. Until that
+        // transaction ends, the broker answers nobody who asks for the group's offsets.
+        let opened = Sender::open(clients, Some(&transactional_id))
+            .and_then(|sender| Ok((sender, Self::open(shared, &spec, partitions)?)));
         if opened.is_err() {
             lock(&shared.open).remove(&transactional_id);
         }
+        let (sender, consumer) = opened?;
         Ok(Self {
             inputs: BTreeMap::new(),
-            consumer: opened?,
-            sender: None,
+            consumer,
+            sender: Some(sender),
             shared: Arc::clone(shared),
             holdings: Holdings::new(spec),
             transactional_id,
