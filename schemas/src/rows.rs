@@ -243,6 +243,16 @@ impl RowSchema {
         self.fields.iter().position(|field| field.name == name)
     }
 
+    /// What a client in another language needs to make frames of these rows, as JSON:
+    /// `{"kind": code, "fingerprint": number, "fields": [{"name", "ty", "resolution", …}]}`.
+    pub fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kind": self.kind as u8,
+            "fingerprint": self.fingerprint,
+            "fields": self.fields,
+        })
+    }
+
     /// Hash over kind, names, types, resolutions and nullability; goes in every frame.
     pub fn fingerprint(&self) -> u32 {
         self.fingerprint

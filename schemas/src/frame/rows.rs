@@ -274,7 +274,7 @@ pub(super) fn decode(
         }
         let column = match field.ty {
             FieldType::Time => {
-                let mut values = read_numbers(cursor, coding, &there, origin)?;
+                let mut values = read_numbers(cursor, coding, there, origin)?;
                 let micros = unit.micros();
                 values
                     .values
@@ -282,17 +282,17 @@ pub(super) fn decode(
                     .for_each(|time| *time = time.wrapping_mul(micros));
                 Column::Time(values)
             }
-            FieldType::Int64 => Column::Int64(read_numbers(cursor, coding, &there, 0)?),
-            FieldType::Int32 => Column::Int32(read_numbers(cursor, coding, &there, 0)?),
+            FieldType::Int64 => Column::Int64(read_numbers(cursor, coding, there, 0)?),
+            FieldType::Int32 => Column::Int32(read_numbers(cursor, coding, there, 0)?),
             FieldType::Text => {
-                let values = read_texts(cursor, coding, &there, limits)?;
+                let values = read_texts(cursor, coding, there, limits)?;
                 // What is repeated costs nothing here, but it does as an Arrow column.
                 let column = Column::Text(values);
                 bytes = bytes.saturating_add(text_bytes(&column));
                 within("bytes of rows", bytes, limits.decoded_bytes)?;
                 column
             }
-            FieldType::Id => Column::Id(read_ids(cursor, coding, &there)?),
+            FieldType::Id => Column::Id(read_ids(cursor, coding, there)?),
         };
         columns.push(column);
     }
@@ -308,8 +308,8 @@ struct Missing {
 
 impl Missing {
     /// Values in their rows.
-    fn spread<T: Clone + Default>(&self, there: Vec<T>) -> Values<T> {
-        let Some(bitmap) = &self.bitmap else {
+    fn spread<T: Clone + Default>(self, there: Vec<T>) -> Values<T> {
+        let Some(bitmap) = self.bitmap else {
             return Values {
                 values: there,
                 missing: None,
@@ -326,7 +326,7 @@ impl Missing {
             .collect();
         Values {
             values,
-            missing: Some(bitmap.clone()),
+            missing: Some(bitmap),
         }
     }
 }
@@ -371,13 +371,13 @@ fn read_missing(
 fn read_numbers<T: column::Int>(
     cursor: &mut Cursor<'_>,
     coding: Coding,
-    missing: &Missing,
+    missing: Missing,
     origin: T,
 ) -> Result<Values<T>, FrameError> {
     if missing.present == 0 {
         return Ok(Values {
             values: vec![T::default(); missing.rows],
-            missing: missing.bitmap.clone(),
+            missing: missing.bitmap,
         });
     }
     column::decode(cursor, coding, missing.present, origin).map(|there| missing.spread(there))
@@ -386,7 +386,7 @@ fn read_numbers<T: column::Int>(
 fn read_texts(
     cursor: &mut Cursor<'_>,
     coding: Coding,
-    missing: &Missing,
+    missing: Missing,
     limits: &FrameLimits,
 ) -> Result<Values<Arc<str>>, FrameError> {
     if missing.present == 0 {
@@ -420,7 +420,7 @@ fn read_texts(
 fn read_ids(
     cursor: &mut Cursor<'_>,
     coding: Coding,
-    missing: &Missing,
+    missing: Missing,
 ) -> Result<Values<u128>, FrameError> {
     if missing.present == 0 {
         return Ok(missing.spread(Vec::new()));
