@@ -110,3 +110,15 @@ fn check_length(name: &'static str, found: usize, expected: usize) -> Result<(),
 fn ratio(a: f64, b: f64) -> Option<f64> {
     (b > 0.0).then(|| a / b)
 }
+
+/// The part of `parts` that a row is in, when rows are to be split at random and alike every time:
+/// SplitMix64 (Steele et al. 2014) of its number. Rows often come in a rhythm (devices in turn), which
+/// number modulo parts would follow.
+fn part_of(row: usize, parts: usize) -> usize {
+    let mut z = (row as u64)
+        .wrapping_add(1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) % parts as u64) as usize
+}

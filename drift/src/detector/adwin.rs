@@ -16,8 +16,7 @@
 //! next value (`after_drift = reset`), the paper and MOA keep the newer part (`keep`).
 //!
 //! Rows are fixed arrays used as rings, so an update allocates nothing (a row is added when the
-//! window doubles). Most splits are dismissed without a division or a root, see
-//! [`Adwin::certainly_equal`].
+//! window doubles). Most splits are dismissed by a bound that needs neither a division nor a root.
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +76,7 @@ pub(super) const PARAMETERS: &[Parameter] = &schema("reset");
 pub(super) const PARAMETERS_MOA: &[Parameter] = &schema("keep");
 
 /// Buckets of one size, oldest first from `start`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Row {
     start: usize,
     len: usize,
@@ -114,7 +113,7 @@ impl Row {
 }
 
 /// The detector. Memory: 264 bytes a row, one row each time the window doubles.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "State", try_from = "State")]
 pub struct Adwin {
     config: Config,
@@ -235,14 +234,16 @@ impl Adwin {
     #[inline(never)]
     fn search(&mut self) -> bool {
         let mut changed = false;
-        while self.some_split_differs() {
+        while self.some_split_differs(Self::certainly_equal) {
             self.drop_oldest_bucket();
             changed = true;
         }
         changed
     }
 
-    fn some_split_differs(&self) -> bool {
+    /// `dismiss` may say of (n0, u0, n1, u1, bar) that the split is equal; it must not be wrong.
+    #[inline]
+    fn some_split_differs(&self, dismiss: impl Fn(f64, f64, f64, f64, f64) -> bool) -> bool {
         let c = &self.config;
         let least = (c.min_window_length + c.margin) as f64;
         let shift = c.min_window_length as f64 - 1.0;
@@ -263,7 +264,7 @@ impl Adwin {
                 if n1 < least {
                     return false;
                 }
-                if n0 < least || Self::certainly_equal(n0, u0, n1, u1, bar) {
+                if n0 < least || dismiss(n0, u0, n1, u1, bar) {
                     continue;
                 }
                 let m = 1.0 / (n0 - shift) + 1.0 / (n1 - shift);
@@ -399,5 +400,89 @@ impl TryFrom<State> for Adwin {
             deviation: s.deviation,
             countdown: s.countdown,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Compat, Kind, Params};
+    use super::*;
+
+    fn build(params: &Params) -> Adwin {
+        let p = Checked::new(Kind::Adwin, Compat::Native, PARAMETERS, params).unwrap();
+        Adwin::build(&p).unwrap()
+    }
+
+    proptest! {
+        /// Dismissing splits by the cheap bound never changes the answer, whatever the level, scale
+        /// and length of the stream and the shape of the window.
+        #[test]
+        fn dismissal_is_never_wrong(
+            us in prop::collection::vec(0.0..1.0_f64, 1..600),
+            shift in -3.0..3.0_f64,
+            level in prop::sample::select(vec![0.0, 1.0, 1e3, -1e5]),
+            delta in prop::sample::select(vec![0.3, 0.002]),
+            least in 1_u64..20,
+        ) {
+            let params = Params::new()
+                .with("delta", delta)
+                .with("clock", 1)
+                .with("min_window_length", least)
+                .with("after_drift", "keep");
+            let mut adwin = build(&params);
+            for (i, u) in us.iter().enumerate() {
+                let step = if i > us.len() / 2 { shift } else { 0.0 };
+                adwin.insert(level + u + step);
+                let all = adwin.some_split_differs(|_, _, _, _, _| false);
+                prop_assert_eq!(adwin.some_split_differs(Adwin::certainly_equal), all);
+                adwin.search();
+            }
+        }
+
+        /// The window's mean and variance are those of its last `width` values.
+        #[test]
+        fn window_is_a_suffix(xs in prop::collection::vec(-1.0..1.0_f64, 1..800), jump in 0_usize..800) {
+            let xs: Vec<f64> = (0..).zip(&xs).map(|(i, x)| if i < jump { *x } else { x + 2.0 }).collect();
+            let mut adwin = build(&Params::new().with("after_drift", "keep"));
+            for (i, x) in xs.iter().enumerate() {
+                adwin.update(*x);
+                let kept = &xs[i + 1 - adwin.width() as usize..=i];
+                let n = kept.len() as f64;
+                let mean = kept.iter().sum::<f64>() / n;
+                let variance = kept.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+                prop_assert!((adwin.mean().unwrap() - mean).abs() < 1e-9);
+                prop_assert!((adwin.variance().unwrap() - variance).abs() < 1e-9);
+            }
+        }
+    }
+
+    /// A million values take 20 rows or fewer: memory grows with the logarithm of the window.
+    #[test]
+    fn memory_is_logarithmic() {
+        let mut adwin = build(&Params::new());
+        (0..1_000_000).for_each(|i| {
+            adwin.update(f64::from(i % 2));
+        });
+        assert_eq!(adwin.width(), 1_000_000);
+        assert!(adwin.rows.len() <= 20, "{}", adwin.rows.len());
+    }
+
+    /// A window whose buckets do not add up is refused.
+    #[test]
+    fn damaged_state_is_refused() {
+        let mut adwin = build(&Params::new());
+        (0..100).for_each(|i| {
+            adwin.update(f64::from(i));
+        });
+        let good = serde_json::to_value(&adwin).unwrap();
+        let back: Adwin = serde_json::from_value(good.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&back).unwrap(), good);
+        for (field, value) in [("width", 0), ("countdown", 0)] {
+            let mut bad = good.clone();
+            bad[field] = value.into();
+            assert!(serde_json::from_value::<Adwin>(bad).is_err(), "{field}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::bits;
 
 /// The last `capacity` values, oldest first; the buffer is made once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "RingState", try_from = "RingState")]
 pub(super) struct Ring {
     items: Box<[f64]>,

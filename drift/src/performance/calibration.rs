@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PerformanceError, check_length, check_scores};
+use super::{PerformanceError, check_length, check_scores, part_of};
 
 /// Parts of the cross-validation that decides whether calibration helps, and of the calibration
 /// error that it compares (both as in NannyML).
@@ -143,8 +143,8 @@ fn calibration_error(rows: &mut [(f64, bool)]) -> f64 {
 
 /// Whether isotonic calibration lowers the calibration error on rows it was not fitted on.
 ///
-/// Ten folds, stratified by class: the k-th row of a class is in fold k mod 10, so the answer is a
-/// function of the rows (NannyML draws ten random tenths). Scores that separate the classes, and
+/// Ten folds, fixed by row number, so the answer is a function of the rows (NannyML draws ten random
+/// tenths). Scores that separate the classes, and
 /// labels of one class, are left alone.
 ///
 /// # Errors
@@ -157,15 +157,7 @@ pub fn calibration_helps(scores: &[f64], actual: &[bool]) -> Result<bool, Perfor
         Some(_) => {}
     }
     let mut rows: Vec<_> = scores.iter().copied().zip(actual.iter().copied()).collect();
-    let mut seen = [0_usize; 2];
-    let folds: Vec<_> = actual
-        .iter()
-        .map(|y| {
-            let k = &mut seen[usize::from(*y)];
-            *k += 1;
-            (*k - 1) % FOLDS
-        })
-        .collect();
+    let folds: Vec<_> = (0..rows.len()).map(|row| part_of(row, FOLDS)).collect();
     let mut calibrated = Vec::with_capacity(rows.len());
     for fold in 0..FOLDS {
         let split = |inside: bool| {

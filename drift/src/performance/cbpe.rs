@@ -26,11 +26,14 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::{Isotonic, calibration_helps};
 use super::classification::BinaryCounts;
-use super::interval::{Estimate, Interval};
+use super::interval::Interval;
 use super::roc::average_precision_of;
 use super::{PerformanceError, check_length, check_scores, ratio};
 
 mod sampling;
+mod top_label;
+
+pub use top_label::TopLabel;
 
 /// Standard deviations on both sides of the reference's mean that a metric may move.
 const THRESHOLD_DEVIATIONS: f64 = 3.0;
@@ -343,17 +346,34 @@ impl Cbpe {
     }
 }
 
+impl MetricEstimate {
+    /// The same when rows are alike: the sampling error times the root of the design effect, and
+    /// bounds to match. Thresholds stay, as chunks of the reference were alike too.
+    #[must_use]
+    pub fn with_design_effect(self, design_effect: f64) -> Self {
+        let sampling_error = self.sampling_error.map(|e| e * design_effect.sqrt());
+        Self {
+            sampling_error,
+            bounds: bounds(self.value, sampling_error),
+            ..self
+        }
+    }
+}
+
+fn bounds(value: Option<f64>, sampling_error: Option<f64>) -> Option<Interval> {
+    value.zip(sampling_error).map(|(v, e)| {
+        let reach = BOUND_ERRORS * e;
+        Interval {
+            low: v - reach,
+            high: v + reach,
+        }
+        .clipped(0.0, 1.0)
+    })
+}
+
 impl Fitted {
     fn finish(&self, value: Option<f64>, rows: u64) -> MetricEstimate {
         let sampling_error = self.unit_error.map(|c| c / (rows as f64).sqrt());
-        let bounds = value.zip(sampling_error).map(|(v, e)| {
-            let reach = BOUND_ERRORS * e;
-            Interval {
-                low: v - reach,
-                high: v + reach,
-            }
-            .clipped(0.0, 1.0)
-        });
         let outside = value
             .zip(self.thresholds)
             .is_some_and(|(v, t)| !t.contains(v));
@@ -361,7 +381,7 @@ impl Fitted {
             metric: self.metric,
             value,
             sampling_error,
-            bounds,
+            bounds: bounds(value, sampling_error),
             thresholds: self.thresholds,
             alert: outside,
         }
@@ -453,47 +473,5 @@ fn thresholds(chunks: &[f64], floor: f64) -> Option<Interval> {
     )
 }
 
-/// Accuracy of a classifier with any number of classes from the probability of the class it chose:
-/// the mean of the calibrated confidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TopLabel {
-    calibration: Option<Isotonic>,
-    /// Standard deviation of being right on the reference.
-    unit_error: f64,
-}
-
-impl TopLabel {
-    /// Learns from labelled rows: confidence, and whether the chosen class was right.
-    ///
-    /// # Errors
-    /// Columns that differ in length, no rows, or a confidence that is not a probability.
-    pub fn fit(confidence: &[f64], right: &[bool]) -> Result<Self, PerformanceError> {
-        let calibration = if calibration_helps(confidence, right)? {
-            Some(Isotonic::fit(confidence, right)?)
-        } else {
-            None
-        };
-        let share = right.iter().filter(|r| **r).count() as f64 / right.len() as f64;
-        Ok(Self {
-            calibration,
-            unit_error: (share * (1.0 - share)).sqrt(),
-        })
-    }
-
-    /// Estimates accuracy of unlabelled rows, with the standard error of independent rows.
-    ///
-    /// # Errors
-    /// No rows, or a confidence that is not a probability.
-    pub fn estimate(&self, confidence: &[f64]) -> Result<Estimate, PerformanceError> {
-        check_scores(confidence)?;
-        let calibrated = confidence.iter().map(|c| match &self.calibration {
-            Some(isotonic) => isotonic.calibrate(*c),
-            None => *c,
-        });
-        let n = confidence.len() as f64;
-        Ok(Estimate {
-            value: calibrated.sum::<f64>() / n,
-            standard_error: self.unit_error / n.sqrt(),
-        })
-    }
-}
+#[cfg(test)]
+mod tests;

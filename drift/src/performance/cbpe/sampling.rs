@@ -2,7 +2,7 @@
 //! of n rows is c/√n.
 
 use super::super::{Auroc, BinaryCounts};
-use super::super::{PerformanceError, ratio, roc::average_precision_of, roc::group};
+use super::super::{PerformanceError, part_of, ratio, roc::average_precision_of, roc::group};
 use super::{Definition, Metric, Reference};
 
 /// Parts of the delete-a-group jackknife: enough that its own error (1/sqrt(2 · 49)) is a tenth.
@@ -100,14 +100,15 @@ fn rank_error(reference: &Reference<'_>) -> Option<f64> {
     Some((variance / (rare as f64 / n as f64)).sqrt())
 }
 
-/// Delete-a-group jackknife (Kott 2001), group = row mod 50, so that it is a function of the rows.
+/// Delete-a-group jackknife (Kott 2001), groups fixed by row number, so that it is a function of the
+/// rows.
 fn average_precision_error(reference: &Reference<'_>) -> Option<f64> {
     let mut rows: Vec<_> = reference
         .scores
         .iter()
         .zip(reference.actual)
         .enumerate()
-        .map(|(i, (s, y))| (*s, *y, i % GROUPS))
+        .map(|(i, (s, y))| (*s, *y, part_of(i, GROUPS)))
         .collect();
     rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let without = |left_out: usize| {
