@@ -1,5 +1,7 @@
 //! The embedded log keeps every promise.
 
+#![allow(clippy::unwrap_used, reason = "the place of a test case")]
+
 use std::sync::Arc;
 
 use driftline_log::Log;

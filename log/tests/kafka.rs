@@ -1,6 +1,8 @@
 //! The log on Kafka keeps every promise. Needs a broker:
 //! `DRIFTLINE_KAFKA=$(tests/kafka/start) cargo test -p driftline-log --test kafka`.
 
+#![allow(clippy::unwrap_used, reason = "the place of a test case")]
+
 use std::sync::Arc;
 
 use driftline_log::Log;

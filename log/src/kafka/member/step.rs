@@ -1,0 +1,211 @@
+//! One step: its transaction, and what is done when it did not simply work.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer;
+
+use super::KafkaMember;
+use crate::api::{Committed, Step};
+use crate::error::{CommitError, LogError};
+use crate::failpoint;
+use crate::kafka::CALL_TIMEOUT;
+use crate::kafka::client::failed;
+use crate::kafka::decide::{Circumstances, Class, Decision, Phase, decide, facts};
+use crate::kafka::offsets::{self, TopicPartition};
+use crate::kafka::producer::{Outgoing, Sender};
+
+impl KafkaMember {
+    pub(super) fn step(&mut self, step: Step) -> Result<Committed, CommitError> {
+        self.check(&step).map_err(CommitError::Fatal)?;
+        let offsets = self.offsets(&step);
+        let (false, false, Some(sender)) = (self.void, offsets.is_empty(), self.sender.take())
+        else {
+            return Err(CommitError::Fenced(format!(
+                "stage {} has given its partitions up: poll for the next assignment",
+                self.spec().name
+            )));
+        };
+        self.number += 1;
+        let number = self.number;
+        let list = offsets::list(&self.shared.clients, &offsets, number);
+        let list = list.map_err(CommitError::Fatal)?;
+        let (decision, error) = self.transact(&sender, &step, &list);
+        let done = match decision {
+            Decision::GoOn => {
+                self.sender = Some(sender);
+                true
+            }
+            Decision::Abort => {
+                if Self::roll_back(&sender) {
+                    self.sender = Some(sender);
+                }
+                false
+            }
+            Decision::Rebuild => false,
+            Decision::Doubt => {
+                tracing::warn!(stage = %self.spec().name, number, ?error, "commit in doubt");
+                drop(sender);
+                self.happened(&offsets, number).unwrap_or_else(|error| {
+                    // The next assignment begins with a new producer and reads what is true.
+                    tracing::warn!(%error, "a doubtful commit could not be looked up yet");
+                    self.sender = None;
+                    false
+                })
+            }
+        };
+        if done {
+            self.holdings.committed(&step.offsets);
+            return Ok(Committed { number });
+        }
+        self.void = true;
+        Err(self.refusal(error))
+    }
+
+    /// The offsets that a step commits. One that moves none commits one again as it is: it carries
+    /// the step's number, by which a doubtful commit is told from none.
+    fn offsets(&self, step: &Step) -> Vec<(TopicPartition, u64)> {
+        let at = |topic: &Arc<str>, partition| (Arc::clone(topic), partition);
+        if step.offsets.is_empty() {
+            let first = self.holdings.places.first_key_value();
+            return first
+                .map(|(cursor, place)| {
+                    (at(self.holdings.topic(*cursor), cursor.0), place.committed)
+                })
+                .into_iter()
+                .collect();
+        }
+        step.offsets
+            .iter()
+            .map(|p| (at(&p.topic, p.partition), p.next))
+            .collect()
+    }
+
+    /// Everything of a transaction before its end.
+    fn fill(
+        &self,
+        sender: &Sender,
+        step: &Step,
+        offsets: &TopicPartitionList,
+    ) -> Result<(), KafkaError> {
+        let clients = &self.shared.clients;
+        sender.reset(0);
+        sender.producer.begin_transaction()?;
+        for output in &step.outputs {
+            let outgoing = Outgoing {
+                topic: &clients.name(&output.topic),
+                partition: output.partition,
+                key: &output.key,
+                value: output.value.as_deref(),
+                timestamp_ms: output.timestamp_us.div_euclid(1_000),
+            };
+            sender.send(outgoing, 0)?;
+        }
+        let changelog = clients.changelog(&self.spec().name);
+        for delta in &step.state {
+            let outgoing = Outgoing {
+                topic: &changelog,
+                partition: delta.partition,
+                key: &delta.key,
+                value: delta.value.as_deref(),
+                timestamp_ms: 0,
+            };
+            sender.send(outgoing, 0)?;
+        }
+        let group = self.consumer.group_metadata();
+        let group = group.ok_or(KafkaError::Global(Code::UnknownGroup))?;
+        sender
+            .producer
+            .send_offsets_to_transaction(offsets, &group, CALL_TIMEOUT)?;
+        failpoint::hit("kafka.step.sent");
+        sender.settle()
+    }
+
+    /// Runs the step's transaction; says what to do now, and the error that led to it.
+    fn transact(
+        &self,
+        sender: &Sender,
+        step: &Step,
+        offsets: &TopicPartitionList,
+    ) -> (Decision, Option<KafkaError>) {
+        let judge = |phase, result: &Result<(), KafkaError>, started: Instant| {
+            let circumstances = Circumstances {
+                took: started.elapsed(),
+                disturbed: sender.disturbed(),
+            };
+            decide(
+                phase,
+                result.as_ref().map_err(facts).copied(),
+                circumstances,
+            )
+        };
+        let started = Instant::now();
+        let filled = self.fill(sender, step, offsets);
+        let decision = judge(Phase::Before, &filled, started);
+        if decision != Decision::GoOn {
+            return (decision, filled.err());
+        }
+        sender.reset(0);
+        failpoint::hit("kafka.commit.before");
+        let started = Instant::now();
+        let committed = sender.producer.commit_transaction(CALL_TIMEOUT);
+        failpoint::hit("kafka.commit.after");
+        (judge(Phase::Commit, &committed, started), committed.err())
+    }
+
+    /// Rolls back; `false` when the producer is of no more use.
+    fn roll_back(sender: &Sender) -> bool {
+        sender.reset(0);
+        let started = Instant::now();
+        let aborted = sender.producer.abort_transaction(CALL_TIMEOUT);
+        let circumstances = Circumstances {
+            took: started.elapsed(),
+            disturbed: sender.disturbed(),
+        };
+        let outcome = aborted.as_ref().map_err(facts).copied();
+        decide(Phase::Abort, outcome, circumstances) == Decision::GoOn
+    }
+
+    /// After a doubtful commit: with a new producer, nothing of the old one can happen any more;
+    /// then the committed offsets tell.
+    fn happened(
+        &mut self,
+        offsets: &[(TopicPartition, u64)],
+        number: u64,
+    ) -> Result<bool, LogError> {
+        let shared = Arc::clone(&self.shared);
+        self.sender = Some(Sender::open(&shared.clients, Some(&self.transactional_id))?);
+        let asked: Vec<TopicPartition> = offsets.iter().map(|(at, _)| at.clone()).collect();
+        let found = offsets::committed(&shared.clients, &self.consumer, &asked)?;
+        let same = |(found, (_, next)): (&offsets::Found, &(TopicPartition, u64))| {
+            found.number == number && found.next == Some(*next)
+        };
+        Ok(!found.is_empty() && found.iter().zip(offsets).all(same))
+    }
+
+    /// What the caller is told about a step that did not happen.
+    fn refusal(&self, error: Option<KafkaError>) -> CommitError {
+        let Some(error) = error else {
+            return CommitError::Aborted(LogError::storage("kafka: the commit was in doubt", true));
+        };
+        let class = facts(&error).class;
+        let what = format!("commit a step of stage {}", self.spec().name);
+        match class {
+            Class::Group | Class::Fenced => {
+                if class == Class::Fenced {
+                    tracing::warn!(
+                        stage = %self.spec().name, instance = %self.spec().instance,
+                        "another producer has this instance's transactional id: if this goes on, \
+                         two processes run the same instance"
+                    );
+                }
+                CommitError::Fenced(error.to_string())
+            }
+            Class::Refused => CommitError::Fatal(failed(&what, &error)),
+            Class::Passing => CommitError::Aborted(failed(&what, &error)),
+        }
+    }
+}
