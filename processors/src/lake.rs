@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use driftline_schemas::tables::PARTITION_COLUMNS;
-pub use table::{LakeTable, Progress};
+pub use table::{DataFile, LakeTable, Progress};
 
 /// Commits between checkpoints: opening a table reads at most so many small files.
 const CHECKPOINT_COMMITS: u32 = 32;

@@ -7,6 +7,7 @@
 //! - [`once`]: which frames of a partition count, each once
 //! - [`bundles`]: where stages find the bundle of a model version
 //! - [`archive`]: every topic goes to the lake, every row once
+//! - [`labels`]: ground truth becomes profiles of the error
 //! - [`lake`]: the Delta tables, found by name and appended to exactly once
 //! - [`detect`]: partial profiles become windows, judged and explained
 //! - [`vitals`]: devices that are silent, sensors that are stuck
@@ -15,6 +16,7 @@
 pub mod archive;
 pub mod bundles;
 pub mod detect;
+pub mod labels;
 pub mod lake;
 pub mod once;
 pub mod profile;

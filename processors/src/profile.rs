@@ -26,9 +26,9 @@
 pub mod cells;
 pub mod config;
 pub mod function;
-mod output;
+pub(crate) mod output;
 pub mod plan;
-mod rows;
+pub(crate) mod rows;
 pub mod stats;
 #[cfg(test)]
 mod tests;

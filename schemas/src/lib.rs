@@ -22,6 +22,7 @@
 //! - [`deadletter`]: what was refused, with the reason
 //! - [`telemetry`]: rows that come as JSON lines or Arrow streams, in units
 //! - [`tables`]: the lake's tables, and records as rows of them
+//! - [`wanted`]: looking for many identities among many more
 //! - [`limits`]: every bound on what is accepted, with its reason
 
 pub mod bundle;
@@ -41,3 +42,4 @@ pub mod tables;
 pub mod telemetry;
 pub mod topic;
 pub mod units;
+pub mod wanted;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -32,6 +33,28 @@ pub struct Progress {
     pub from: i64,
     /// Where reading goes on: what the table says afterwards.
     pub next: i64,
+}
+
+/// One data file of a table.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    /// Path in the table's store.
+    pub path: Path,
+    /// Bytes.
+    pub size: u64,
+    /// Statistics as the table's log has them, JSON.
+    stats: Option<String>,
+}
+
+impl DataFile {
+    /// Least and greatest value of a text column, `None` when the log does not say. The log keeps
+    /// beginnings of long texts: the least may be shorter than any value, and of the greatest only
+    /// the beginning counts.
+    pub fn range(&self, column: &str) -> Option<RangeInclusive<String>> {
+        let stats: serde_json::Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        let value = |of: &str| stats.get(of)?.get(column)?.as_str().map(str::to_owned);
+        Some(value("minValues")?..=value("maxValues")?)
+    }
 }
 
 /// An open table and what is known of its progress.
@@ -187,25 +210,24 @@ impl LakeTable {
         Ok((before, self.files()?))
     }
 
-    /// Paths of the data files whose partition (tenant, date) is wanted, with their sizes.
+    /// The data files whose partition (tenant, date) is wanted.
     ///
     /// # Errors
     /// When the table has no state, which an open one always has.
     pub fn files_where(
         &self,
         wanted: impl Fn(&str, &str) -> bool,
-    ) -> Result<Vec<(Path, u64)>, LakeError> {
+    ) -> Result<Vec<DataFile>, LakeError> {
         let snapshot = self.table.snapshot().map_err(|error| self.error(error))?;
         let log = snapshot.log_data();
         let files = log.iter().filter_map(|file| {
             let values = file.partition_values_map();
             let value = |name: &str| values.get(name).and_then(Option::as_deref).unwrap_or("");
             let [tenant, date] = PARTITION_COLUMNS.map(value);
-            wanted(tenant, date).then(|| {
-                (
-                    file.object_store_path(),
-                    u64::try_from(file.size()).unwrap_or(0),
-                )
+            wanted(tenant, date).then(|| DataFile {
+                path: file.object_store_path(),
+                size: u64::try_from(file.size()).unwrap_or(0),
+                stats: file.stats(),
             })
         });
         Ok(files.collect())

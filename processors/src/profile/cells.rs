@@ -89,14 +89,19 @@ impl AttributeLimits {
     /// The cell of an origin, with values beyond the limit folded.
     pub fn cell(&self, origin: &Origin) -> Cell {
         let mut cell = Cell::of(origin);
-        if let Some(full) = self.full.get(&origin.tenant) {
+        self.fold(&origin.tenant, &mut cell);
+        cell
+    }
+
+    /// Folds the values of a tenant's cell that are beyond the limit.
+    pub fn fold(&self, tenant: &str, cell: &mut Cell) {
+        if let Some(full) = self.full.get(tenant) {
             for (&attribute, kept) in full {
                 if !kept.contains(&cell.values[attribute]) {
                     cell.values[attribute] = Arc::from(OTHER);
                 }
             }
         }
-        cell
     }
 }
 

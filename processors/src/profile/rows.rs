@@ -19,7 +19,7 @@ use super::stats::Ages;
 /// Whether something of this event time counts, seen from when the gateway received it. Both are
 /// in the record, so a replay decides the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
+pub(crate) enum Age {
     OnTime,
     Late,
     TooOld,
@@ -27,7 +27,7 @@ pub(super) enum Age {
 }
 
 impl Age {
-    pub(super) fn of(config: &ProfileConfig, received_at_us: i64, event_time_us: i64) -> Self {
+    pub(crate) fn of(config: &ProfileConfig, received_at_us: i64, event_time_us: i64) -> Self {
         let age = received_at_us.saturating_sub(event_time_us);
         if age > config.max_age.us() {
             Self::TooOld
@@ -40,7 +40,7 @@ impl Age {
         }
     }
 
-    pub(super) fn counts(self) -> bool {
+    pub(crate) fn counts(self) -> bool {
         matches!(self, Self::OnTime | Self::Late)
     }
 }
