@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -156,63 +156,61 @@ fn pump(
 ) -> Result<Option<String>> {
     let runtime = Arc::clone(device.runtime());
     let mut reader = input::Reader::new(
-        std::io::stdin().lock(),
+        std::io::stdin(),
         &runtime.bundle().manifest,
         args.time.as_deref(),
         args.label.as_deref(),
     )?;
     let (sender, receiver) = sync_channel(ROWS_QUEUED_MAX);
-    std::thread::scope(|scope| {
-        // Reading blocks, and rows that were read must not wait for rows that were not.
-        let reading = scope.spawn(move || -> Result<()> {
-            while let Some(row) = reader.next()? {
-                if sender.send(row).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        let mut batch = runtime.batch();
-        let mut labels = Vec::new();
-        let every = Duration::from_micros(u64::try_from(args.every.us()).unwrap_or(0));
-        let mut denied = None;
+    // Reading blocks, and rows that were read must not wait for rows that were not. The thread ends
+    // with its input or, when the gateway does not let the device in, with the process.
+    std::thread::spawn(move || {
         loop {
-            let received = receiver.recv_timeout(every);
-            let is_late = matches!(received, Err(RecvTimeoutError::Timeout));
-            let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if let Ok(row) = received {
-                let time_us = row.time_us.unwrap_or_else(|| clock.now_us());
-                batch.push(runtime.encoders(), time_us, &row.values())?;
-                labels.push(row.label);
-            }
-            if batch.len() >= args.batch_rows.max(1) || ((is_late || is_over) && !batch.is_empty())
+            let row = reader.next().transpose();
+            let is_last = !matches!(row, Some(Ok(_)));
+            if let Some(row) = row
+                && sender.send(row).is_err()
             {
-                infer(device, &mut batch, &mut labels, clock)?;
+                return;
             }
-            if is_late {
-                device.seal(clock.now_us())?;
-            }
-            if let Some(request) = device.next_request(clock.now_us())? {
-                let reply = uplink.send(&request.body);
-                device.on_reply(clock.now_us(), &reply)?;
-                if let Reply::Denied { reason, .. } = reply {
-                    denied = Some(reason);
-                    break;
-                }
-            }
-            if is_over {
-                break;
+            if is_last {
+                return;
             }
         }
-        drop(receiver);
-        if denied.is_none() {
-            match reading.join() {
-                Ok(read) => read?,
-                Err(_) => bail!("the thread that reads standard input ended early"),
+    });
+    let mut batch = runtime.batch();
+    let mut labels = Vec::new();
+    let every = Duration::from_micros(u64::try_from(args.every.us()).unwrap_or(0));
+    let mut flushed = Instant::now();
+    loop {
+        let received = receiver.recv_timeout(every.saturating_sub(flushed.elapsed()));
+        let is_late = flushed.elapsed() >= every;
+        let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
+        if let Ok(row) = received {
+            let row = row?;
+            let time_us = row.time_us.unwrap_or_else(|| clock.now_us());
+            batch.push(runtime.encoders(), time_us, &row.values())?;
+            labels.push(row.label);
+        }
+        let is_full = batch.len() >= args.batch_rows.max(1);
+        if is_full || ((is_late || is_over) && !batch.is_empty()) {
+            infer(device, &mut batch, &mut labels, clock)?;
+        }
+        if is_late {
+            device.seal(clock.now_us())?;
+            flushed = Instant::now();
+        }
+        if let Some(request) = device.next_request(clock.now_us())? {
+            let reply = uplink.send(&request.body);
+            device.on_reply(clock.now_us(), &reply)?;
+            if let Reply::Denied { reason, .. } = reply {
+                return Ok(Some(reason));
             }
         }
-        Ok(denied)
-    })
+        if is_over {
+            return Ok(None);
+        }
+    }
 }
 
 fn infer(

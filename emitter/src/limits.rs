@@ -17,6 +17,9 @@ pub const SPOOL_BYTES_DEFAULT: usize = 8 << 20;
 /// Rows of a frame, unless the configuration says otherwise: large enough that columns compress,
 /// small enough that a resend over a thin link is not dear.
 pub const FRAME_ROWS_DEFAULT: usize = 1_024;
+/// Bytes of one frame, estimated from above, at which it is sealed: a frame that does not compress
+/// must still fit in a request's body.
+pub const FRAME_BYTES_MAX: usize = driftline_schemas::limits::BODY_BYTES_MAX / 2;
 /// Bytes of one request's body: a quarter of what the gateway takes, so that the length prefixes
 /// and one frame that is larger than usual still fit.
 pub const REQUEST_BYTES_DEFAULT: usize = driftline_schemas::limits::BODY_BYTES_MAX / 4;
