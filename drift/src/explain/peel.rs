@@ -19,8 +19,12 @@ const KNOWN_GAIN: f64 = 6.0;
 const PAIR_REST_MAX: f64 = 0.4;
 /// Squared standard errors above which a known cause is said to be this signal's as well.
 const LOADS_MIN: f64 = 4.0;
-/// Most cohorts looked at: single values first, so pairs are left out first.
+/// Most single values looked at; there are rarely hundreds.
 const CANDIDATES_MAX: usize = 1_024;
+/// Most pairs looked at, those of the first attributes first.
+const PAIRS_MAX: usize = 1_024;
+/// Most single values that are tried together, the best alone first.
+const SEARCHED_MAX: usize = 24;
 /// Attributes by which of two cohorts of the same cells is named: a place before a build, a build
 /// before a role.
 const NAMED_FIRST: [&str; 7] = [
@@ -65,77 +69,187 @@ struct Candidate {
     handicap: f64,
 }
 
+/// A set of candidates as the causes, and how well it does.
+struct Model<'a> {
+    causes: Vec<&'a Candidate>,
+    /// Squared standard errors explained.
+    gain: f64,
+    /// The same less what as many causes would explain by chance.
+    score: f64,
+}
+
+/// What is being explained, beside the causes that are settled.
+struct Problem<'a> {
+    parts: &'a [Part],
+    settled: Vec<Vec<bool>>,
+}
+
+impl Problem<'_> {
+    fn fit(&self, causes: &[&Candidate]) -> (f64, Vec<f64>, Vec<f64>) {
+        let new = causes.iter().map(|candidate| candidate.members.clone());
+        let sets: Vec<Vec<bool>> = self.settled.iter().cloned().chain(new).collect();
+        fit(self.parts, &sets)
+    }
+
+    fn model<'c>(&self, causes: Vec<&'c Candidate>) -> Model<'c> {
+        let gain = self.fit(&causes).0;
+        // What crossed is named even when it is not sure by this measure, so the first is free.
+        let free = usize::from(self.settled.is_empty());
+        let paid = causes.len().saturating_sub(free) as f64 * GAIN_MIN;
+        let handicaps: f64 = causes.iter().map(|candidate| candidate.handicap).sum();
+        Model {
+            score: gain - paid - handicaps,
+            gain,
+            causes,
+        }
+    }
+
+    /// The model with one more cause that does best.
+    fn with_one_more<'c>(
+        &self,
+        causes: &[&'c Candidate],
+        from: &[&'c Candidate],
+    ) -> Option<Model<'c>> {
+        let mut best: Option<Model<'c>> = None;
+        for candidate in from {
+            let mut more = causes.to_vec();
+            more.push(candidate);
+            let model = self.model(more);
+            if best.as_ref().is_none_or(|best| model.score > best.score) {
+                best = Some(model);
+            }
+        }
+        best
+    }
+}
+
 /// Finds the causes of one signal's drift. `crossed` are the cohorts that crossed, `known` causes
 /// found before. `parts` are in any fixed order; the answer depends on nothing else.
 pub fn peel(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Peeling {
-    let settled: Vec<&Known> = known.iter().filter(|known| known.settled).collect();
-    let mut model: Vec<Vec<bool>> = Vec::new();
+    let mut problem = Problem {
+        parts,
+        settled: Vec::new(),
+    };
     let mut of_settled = Vec::new();
-    for (index, known) in settled.iter().enumerate() {
+    for (index, known) in known.iter().filter(|known| known.settled).enumerate() {
         let set = members(&known.scope, parts);
-        if set.contains(&true) && !model.contains(&set) && model.len() < CAUSES_MAX {
-            model.push(set);
+        let is_new = set.contains(&true) && !problem.settled.contains(&set);
+        if is_new && problem.settled.len() < CAUSES_MAX {
+            problem.settled.push(set);
             of_settled.push(index);
         }
     }
-    let base = model.len();
     let singles = candidates(parts, crossed, known);
-    let mut chosen: Vec<Cause> = Vec::new();
-    let mut gain = fit(parts, &model).0;
-    while model.len() < base + CAUSES_MAX {
-        let Some((at, best)) = best(parts, &model, &singles) else {
-            break;
-        };
-        let mut candidate = &singles[at];
-        let mut reached = best;
-        // What crossed is named even when it is not sure by this measure, once.
-        let first = model.is_empty();
-        if !first && reached - gain < GAIN_MIN {
-            break;
-        }
-        let pairs = pairs_within(parts, candidate, &singles);
-        if let Some((pair, better)) = best_pair(parts, &model, &pairs, candidate, reached) {
-            candidate = &pairs[pair];
-            reached = better;
-        }
-        model.push(candidate.members.clone());
-        chosen.push(Cause {
+    let pairs = pairs(parts, &singles);
+    let model = search(&problem, &singles, &pairs);
+    let base = problem.settled.len();
+    let (_, effects, errors) = problem.fit(&model.causes);
+    let without = |left_out: usize| {
+        let rest: Vec<&Candidate> = (0..model.causes.len())
+            .filter(|&at| at != left_out)
+            .map(|at| model.causes[at])
+            .collect();
+        problem.fit(&rest).0
+    };
+    let mut causes: Vec<Cause> = model
+        .causes
+        .iter()
+        .enumerate()
+        .map(|(at, candidate)| Cause {
             scope: candidate.cohort.clone(),
             ties: candidate.ties.clone(),
-            effect: 0.0,
-            gain: reached - gain,
-        });
-        gain = reached;
+            effect: effects[base + at],
+            gain: model.gain - without(at),
+        })
+        .collect();
+    causes.sort_by(|a, b| {
+        b.gain
+            .total_cmp(&a.gain)
+            .then_with(|| a.scope.cmp(&b.scope))
+    });
+    let loads = |at: usize| errors[at] > 0.0 && effects[at] * effects[at] / errors[at] >= LOADS_MIN;
+    Peeling {
+        causes,
+        loads_on: (0..base)
+            .filter(|&at| loads(at))
+            .map(|at| of_settled[at])
+            .collect(),
     }
-    let (_, effects, errors) = fit(parts, &model);
-    for (cause, effect) in chosen.iter_mut().zip(effects.iter().skip(base)) {
-        cause.effect = *effect;
-    }
-    let mut peeling = Peeling {
-        causes: simplest(parts, crossed, chosen, base),
-        loads_on: Vec::new(),
-    };
-    for (at, &index) in of_settled.iter().enumerate() {
-        if errors[at] > 0.0 && effects[at] * effects[at] / errors[at] >= LOADS_MIN {
-            peeling.loads_on.push(index);
-        }
-    }
-    peeling
 }
 
-/// As many causes as are looked for, with the estate among what crossed: it is everywhere.
-fn simplest(parts: &[Part], crossed: &[Cohort], causes: Vec<Cause>, base: usize) -> Vec<Cause> {
-    if base > 0 || causes.len() < CAUSES_MAX || !crossed.iter().any(Cohort::is_estate) {
-        return causes;
+/// The best model of up to [`CAUSES_MAX`] causes. Of one and two single values all are tried, a
+/// third and a pair of values in the place of a single one only from the best of these.
+fn search<'a>(
+    problem: &Problem<'_>,
+    singles: &'a [Candidate],
+    pairs: &'a [Candidate],
+) -> Model<'a> {
+    let mut best = problem.model(Vec::new());
+    if problem.settled.is_empty() {
+        // Something crossed, so there is a cause.
+        best.score = f64::NEG_INFINITY;
     }
-    let everything = vec![vec![true; parts.len()]];
-    let (gain, effects, _) = fit(parts, &everything);
-    vec![Cause {
-        scope: Cohort::default(),
-        ties: Vec::new(),
-        effect: effects[0],
-        gain,
-    }]
+    let mut alone: Vec<(f64, &Candidate)> = singles
+        .iter()
+        .map(|candidate| (problem.model(vec![candidate]).score, candidate))
+        .collect();
+    alone.sort_by(|a, b| {
+        b.0.total_cmp(&a.0)
+            .then_with(|| a.1.cohort.cmp(&b.1.cohort))
+    });
+    alone.truncate(SEARCHED_MAX);
+    let from: Vec<&Candidate> = alone.into_iter().map(|(_, candidate)| candidate).collect();
+    let mut keep = |model: Option<Model<'a>>| {
+        if let Some(model) = model
+            && model.score > best.score
+        {
+            best = model;
+        }
+    };
+    keep(problem.with_one_more(&[], &from));
+    let mut two: Option<Model<'a>> = None;
+    for (index, first) in from.iter().enumerate() {
+        let model = problem.with_one_more(&[first], &from[index + 1..]);
+        if let Some(model) = model
+            && two.as_ref().is_none_or(|two| model.score > two.score)
+        {
+            two = Some(model);
+        }
+    }
+    if let Some(two) = two {
+        let three = problem.with_one_more(&two.causes, &from);
+        if let Some(three) = &three
+            && problem
+                .with_one_more(&three.causes, &from)
+                .is_some_and(|four| four.score > three.score)
+            && let Some(estate) = singles.iter().find(|single| single.cohort.is_estate())
+            && problem.settled.is_empty()
+        {
+            // More than can be told apart: it is everywhere.
+            return problem.model(vec![estate]);
+        }
+        keep(three);
+        keep(Some(two));
+    }
+    let values: Vec<&Candidate> = pairs.iter().collect();
+    if let Some(one) = problem.with_one_more(&[], &values)
+        && is_pair(problem.parts, one.causes[0])
+    {
+        let more = problem.with_one_more(&one.causes, &from);
+        keep(Some(one));
+        keep(more);
+    }
+    best
+}
+
+/// Whether a pair's values do not move without each other: the rest of each stays where it was.
+fn is_pair(parts: &[Part], pair: &Candidate) -> bool {
+    let inside = super::mean(parts, |index| pair.members[index]).0;
+    pair.cohort.0.iter().all(|(attribute, value)| {
+        let value = members(&Cohort::of(attribute, value), parts);
+        let (rest, rows) = super::mean(parts, |index| value[index] && !pair.members[index]);
+        rows > 0.0 && rest * inside.signum() <= PAIR_REST_MAX * inside.abs()
+    })
 }
 
 /// Single values and the estate, those of the same cells together under one name.
@@ -193,77 +307,33 @@ fn order(cohort: &Cohort) -> usize {
         .unwrap_or(NAMED_FIRST.len())
 }
 
-/// The candidate that explains most beside the model, by its place and what is explained then.
-fn best(parts: &[Part], model: &[Vec<bool>], candidates: &[Candidate]) -> Option<(usize, f64)> {
-    let mut best: Option<(usize, f64, f64)> = None;
-    for (index, candidate) in candidates.iter().enumerate() {
-        let mut model = model.to_vec();
-        model.push(candidate.members.clone());
-        let gain = fit(parts, &model).0;
-        let judged = gain - candidate.handicap;
-        if best.is_none_or(|(_, _, before)| judged > before) {
-            best = Some((index, gain, judged));
-        }
-    }
-    best.map(|(index, gain, _)| (index, gain))
-}
-
-/// Intersections of a candidate with other values, smaller than both.
-fn pairs_within(parts: &[Part], candidate: &Candidate, singles: &[Candidate]) -> Vec<Candidate> {
+/// Intersections of two values, smaller than both, that no single value names.
+fn pairs(parts: &[Part], singles: &[Candidate]) -> Vec<Candidate> {
     let mut pairs: Vec<Candidate> = Vec::new();
-    if candidate.cohort.0.len() > 1 {
-        return pairs;
-    }
-    // Of the estate, every pair of values; of a value, its pairs with others.
-    for (index, a) in singles.iter().enumerate() {
-        let within = candidate.cohort.is_estate() || a.cohort == candidate.cohort;
-        if !within || a.cohort.0.len() != 1 {
-            continue;
-        }
-        let others = match candidate.cohort.is_estate() {
-            true => &singles[index + 1..],
-            false => singles,
-        };
-        for b in others.iter().filter(|b| b.cohort.0.len() == 1) {
+    let values: Vec<&Candidate> = singles.iter().filter(|a| a.cohort.0.len() == 1).collect();
+    for (index, a) in values.iter().enumerate() {
+        for b in &values[index + 1..] {
             let mut cohort = a.cohort.clone();
             cohort.0.extend(b.cohort.0.clone());
             let set: Vec<bool> = (0..parts.len())
-                .map(|i| a.members[i] && b.members[i])
+                .map(|at| a.members[at] && b.members[at])
                 .collect();
-            let smaller = set.contains(&true) && set != a.members && set != b.members;
-            if cohort.0.len() == 2 && smaller && pairs.len() < CANDIDATES_MAX {
-                match pairs.iter_mut().find(|there| there.members == set) {
-                    Some(there) => there.ties.push(cohort),
-                    None => pairs.push(Candidate {
-                        cohort,
-                        ties: Vec::new(),
-                        members: set,
-                        handicap: 0.0,
-                    }),
-                }
+            let named = singles.iter().any(|single| single.members == set);
+            if cohort.0.len() < 2 || !set.contains(&true) || named || pairs.len() >= PAIRS_MAX {
+                continue;
+            }
+            match pairs.iter_mut().find(|there| there.members == set) {
+                Some(there) => there.ties.push(cohort),
+                None => pairs.push(Candidate {
+                    cohort,
+                    ties: Vec::new(),
+                    members: set,
+                    handicap: PAIR_GAIN_MIN,
+                }),
             }
         }
     }
     pairs
-}
-
-/// The pair that explains clearly more than the single value, and whose values do not move
-/// without each other.
-fn best_pair(
-    parts: &[Part],
-    model: &[Vec<bool>],
-    pairs: &[Candidate],
-    single: &Candidate,
-    reached: f64,
-) -> Option<(usize, f64)> {
-    let (at, gain) = best(parts, model, pairs)?;
-    if gain < reached + PAIR_GAIN_MIN {
-        return None;
-    }
-    let pair = &pairs[at];
-    let inside = super::mean(parts, |index| pair.members[index]).0;
-    let (rest, rows) = super::mean(parts, |i| single.members[i] && !pair.members[i]);
-    (rows > 0.0 && rest * inside.signum() <= PAIR_REST_MAX * inside.abs()).then_some((at, gain))
 }
 
 /// Weighted least squares of the deviations on the sets' indicators: squared standard errors
