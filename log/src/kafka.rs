@@ -39,6 +39,16 @@
 //! The broker keeps everything (`retention.ms=-1`); [`Log::trim`] deletes what is old up to the
 //! least offset that any registered group has committed. So retention never passes a reader, which
 //! the broker's own would.
+//!
+//! The broker forgets the offsets of a group that has stood still for `offsets.retention.minutes`
+//! (a week by default). Set it longer than any stage may be down. A stage that finds its state but
+//! not its offsets refuses to start, rather than counting everything again.
+//!
+//! # After a crash
+//!
+//! A member that is started again ends its former transaction at once, so readers go on. Its
+//! partitions come back when the group has noticed that the former member is gone, after
+//! [`SESSION_TIMEOUT`] at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -247,3 +257,6 @@ impl Log for KafkaLog {
         admin::forget_stage(&self.shared.clients, stage)
     }
 }
+
+#[cfg(test)]
+mod tests;

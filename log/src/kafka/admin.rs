@@ -18,6 +18,12 @@ use crate::check;
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
 
+/// Whole segments leave the disk, so this is how coarse retention is.
+const DELETE_SEGMENT_BYTES: &str = "134217728";
+
+/// The newest segment is not compacted, so this much is read back beyond the state itself.
+const COMPACT_SEGMENT_BYTES: &str = "16777216";
+
 fn options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(CALL_TIMEOUT))
@@ -46,15 +52,10 @@ pub(super) fn ensure_topics(clients: &Clients, specs: &[TopicSpec]) -> Result<()
                 check::same_shape(&existing, spec)?;
             }
         }
-        let by_size = Cleanup::Delete {
-            retention: None,
-            retention_bytes: None,
-        };
         if let Cleanup::Delete {
             retention_bytes: Some(_),
             ..
         } = spec.cleanup
-            && spec.cleanup != by_size
         {
             tracing::warn!(topic = %spec.name, "kafka does not enforce a retention by size");
         }
@@ -102,12 +103,18 @@ fn create(clients: &Clients, name: &str, spec: &TopicSpec) -> Result<(), LogErro
     .set("max.message.bytes", &message_bytes)
     // A device may be far ahead, and a simulation is: the gateway judges time, not the broker.
     .set("message.timestamp.after.max.ms", "9223372036854775807")
+    // Segments must not roll by time: records carry event time, the mark that ends a transaction
+    // carries the broker's, and the gap between them would end a segment at every step.
+    .set("segment.ms", "9223372036854775807")
     .set("retention.ms", "-1")
     .set("retention.bytes", "-1");
     let topic = match spec.cleanup {
-        Cleanup::Delete { .. } => topic.set("cleanup.policy", "delete"),
+        Cleanup::Delete { .. } => topic
+            .set("cleanup.policy", "delete")
+            .set("segment.bytes", DELETE_SEGMENT_BYTES),
         Cleanup::Compact => topic
             .set("cleanup.policy", "compact")
+            .set("segment.bytes", COMPACT_SEGMENT_BYTES)
             .set("min.cleanable.dirty.ratio", "0.1"),
     };
     // With three copies an acknowledged record survives the loss of one broker.

@@ -45,7 +45,7 @@ impl Appender for KafkaAppender {
                 partition: record.partition,
                 key: &record.key,
                 value: record.value.as_deref(),
-                timestamp_ms: record.timestamp_us.div_euclid(1_000),
+                timestamp_ms: Some(record.timestamp_us.div_euclid(1_000)),
             };
             sender
                 .send(outgoing, index)

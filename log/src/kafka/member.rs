@@ -194,6 +194,9 @@ impl KafkaMember {
             } else {
                 BTreeMap::new()
             };
+            if !state.is_empty() && found.iter().all(|found| found.number == 0) {
+                return Err(expired(&spec.name, partition));
+            }
             assigned.push(Assignment {
                 partition,
                 positions,
@@ -319,6 +322,20 @@ impl KafkaMember {
         check::state(self.spec(), &step.state)?;
         self.holdings.check(step)
     }
+}
+
+/// A step with state always commits an offset, so state without one means that the broker has
+/// forgotten the group.
+fn expired(stage: &str, partition: u32) -> LogError {
+    LogError::storage(
+        format!(
+            "kafka: the offsets of stage {stage} partition {partition} are gone but its state is \
+             there, so it would count everything again: the broker forgets a group that stands \
+             still for offsets.retention.minutes, raise it; then restore the group's offsets, or \
+             forget the stage to start it over"
+        ),
+        false,
+    )
 }
 
 impl StageLog for KafkaMember {

@@ -26,7 +26,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) partition: u32,
     pub(super) key: &'a [u8],
     pub(super) value: Option<&'a [u8]>,
-    pub(super) timestamp_ms: i64,
+    /// `None`: now.
+    pub(super) timestamp_ms: Option<i64>,
 }
 
 /// What became of the records of one append or step.
@@ -118,8 +119,10 @@ impl Sender {
     pub(super) fn send(&self, record: Outgoing<'_>, index: usize) -> Result<(), KafkaError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut next = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, index)
-            .partition(record.partition as i32)
-            .timestamp(record.timestamp_ms);
+            .partition(record.partition as i32);
+        if let Some(ms) = record.timestamp_ms {
+            next = next.timestamp(ms);
+        }
         if !record.key.is_empty() {
             next = next.key(record.key);
         }

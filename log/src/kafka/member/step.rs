@@ -1,5 +1,6 @@
 //! One step: its transaction, and what is done when it did not simply work.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use super::KafkaMember;
 use crate::api::{Committed, Step};
 use crate::error::{CommitError, LogError};
 use crate::failpoint;
+use crate::holdings::Cursor;
 use crate::kafka::CALL_TIMEOUT;
 use crate::kafka::client::failed;
 use crate::kafka::decide::{Circumstances, Class, Decision, Phase, decide, facts};
@@ -65,23 +67,32 @@ impl KafkaMember {
         Err(self.refusal(error))
     }
 
-    /// The offsets that a step commits. One that moves none commits one again as it is: it carries
-    /// the step's number, by which a doubtful commit is told from none.
+    /// The offsets that a step commits. They carry its number, by which a doubtful commit is told
+    /// from none, and by which a partition with state is known to have offsets: where a step moves
+    /// none, it commits those of its partitions again as they are.
     fn offsets(&self, step: &Step) -> Vec<(TopicPartition, u64)> {
-        let at = |topic: &Arc<str>, partition| (Arc::clone(topic), partition);
-        if step.offsets.is_empty() {
-            let first = self.holdings.places.first_key_value();
-            return first
-                .map(|(cursor, place)| {
-                    (at(self.holdings.topic(*cursor), cursor.0), place.committed)
-                })
-                .into_iter()
-                .collect();
+        let moved = step.offsets.iter();
+        let mut offsets: BTreeMap<TopicPartition, u64> = moved
+            .map(|p| ((Arc::clone(&p.topic), p.partition), p.next))
+            .collect();
+        let with_state: BTreeSet<u32> = step.state.iter().map(|delta| delta.partition).collect();
+        let untouched = with_state.into_iter().filter(|partition| {
+            !step
+                .offsets
+                .iter()
+                .any(|position| position.partition == *partition)
+        });
+        let mut again: Vec<Cursor> = untouched.map(|partition| (partition, 0)).collect();
+        if offsets.is_empty() && again.is_empty() {
+            again.extend(self.holdings.places.keys().next());
         }
-        step.offsets
-            .iter()
-            .map(|p| (at(&p.topic, p.partition), p.next))
-            .collect()
+        for cursor in again {
+            if let Some(place) = self.holdings.places.get(&cursor) {
+                let at = (Arc::clone(self.holdings.topic(cursor)), cursor.0);
+                offsets.insert(at, place.committed);
+            }
+        }
+        offsets.into_iter().collect()
     }
 
     /// Everything of a transaction before its end.
@@ -100,7 +111,7 @@ impl KafkaMember {
                 partition: output.partition,
                 key: &output.key,
                 value: output.value.as_deref(),
-                timestamp_ms: output.timestamp_us.div_euclid(1_000),
+                timestamp_ms: Some(output.timestamp_us.div_euclid(1_000)),
             };
             sender.send(outgoing, 0)?;
         }
@@ -111,7 +122,7 @@ impl KafkaMember {
                 partition: delta.partition,
                 key: &delta.key,
                 value: delta.value.as_deref(),
-                timestamp_ms: 0,
+                timestamp_ms: None,
             };
             sender.send(outgoing, 0)?;
         }
