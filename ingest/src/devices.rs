@@ -172,10 +172,11 @@ impl Devices {
                 )
                 .map_err(|wait_s| Stop::Rate { rows: true, wait_s })?;
             for sent in latest(frames, sent_now) {
-                device
-                    .boot(sent.0, received_at_us)
-                    .offsets
-                    .note(sent.1, received_at_us);
+                device.boot(sent.0, received_at_us).offsets.note(
+                    sent.1,
+                    sent_now.is_some(),
+                    received_at_us,
+                );
             }
             Ok(frames
                 .iter()
@@ -204,10 +205,8 @@ impl Devices {
             rows: 0,
         };
         self.with(device, received, |device| {
-            device
-                .boot(told.boot, received)
-                .offsets
-                .note(sent, received);
+            let boot = device.boot(told.boot, received);
+            boot.offsets.note(sent, false, received);
         });
         self.acknowledged(device, &[told], received);
     }
@@ -343,7 +342,8 @@ mod tests {
         let judge = |device, frames: &[Told], now| devices.judge(device, frames, now, NOW).unwrap();
         assert_eq!(judge(1, &[old, told(1, 1)], None), [Correction::By(0); 2]);
         assert_eq!(judge(2, &[old], Some(NOW)), [Correction::By(0)]);
-        assert_eq!(judge(3, &[old], None), [Correction::By(hour)]);
+        assert_eq!(judge(3, &[old], None), [Correction::By(0)]);
+        assert_eq!(judge(3, &[old], Some(NOW - hour)), [Correction::By(hour)]);
     }
 
     /// After a restart, what the log tells stands in for what was known.

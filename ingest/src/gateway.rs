@@ -12,7 +12,6 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +22,7 @@ use driftline_log::registry::{Registry, RegistryError};
 use driftline_log::{Log, LogError};
 use driftline_schemas::clock::Clock;
 use driftline_schemas::topic::{DEADLETTERS, TELEMETRY};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::admit::Admission;

@@ -46,8 +46,9 @@
 //! | event time before 2000 | dead letter `event_time_before_2000` |
 //! | event time more than `clocks.future_max` ahead, after correction | dead letter `event_time_in_future` |
 //! | the clock is off by at most `clocks.tolerance` | accepted as it is |
-//! | the clock is off by at most `clocks.correction_max` | accepted, corrected, marked with `clock_correction_us` |
-//! | the clock is off by more | dead letter `clock_beyond_bound` |
+//! | the clock is off by at most `clocks.correction_max`, for certain | accepted, corrected, marked with `clock_correction_us` |
+//! | the clock is off by more, for certain | dead letter `clock_beyond_bound` |
+//! | the clock seems to be behind, but one late request is all there is | accepted as it is: more likely it was on its way |
 //! | times since boot, without a clock | accepted, the instant of the boot is added and marked |
 //! | an outcome about another device, from a probe | accepted, in that device's partition |
 //! | the same, about a device that is not registered | dead letter `unknown_device` |

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use axum::Router;
 use axum_server::accept::Accept;
 use axum_server::{Handle, Server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Engine, GatewayError, tls};
@@ -29,8 +29,7 @@ pub(super) async fn serve(
 ) -> Result<(), GatewayError> {
     let handle = Handle::new();
     let connections = Arc::new(Semaphore::new(engine.config.connections));
-    let server = axum_server::from_tcp(listener)
-        .map_err(io_error("listening"))?
+    let server = Server::<SocketAddr>::from_listener(listener)
         .handle(handle.clone())
         .first_request_timeout(engine.config.header_timeout.duration());
     match &engine.config.tls {

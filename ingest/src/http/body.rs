@@ -94,8 +94,7 @@ pub(super) async fn read(
         return Err(too_large(engine));
     }
     let mut share = Share::new(&engine.bytes);
-    share.take(claimed.unwrap_or(0))?;
-    let reading = gather(engine, body, claimed, &mut share);
+    let reading = gather(engine, body, &mut share);
     let bytes = tokio::time::timeout(engine.config.body_timeout.duration(), reading)
         .await
         .map_err(|_| {
@@ -113,15 +112,10 @@ pub(super) async fn read(
     Ok((bytes, share))
 }
 
-async fn gather(
-    engine: &Engine,
-    body: Body,
-    claimed: Option<u64>,
-    share: &mut Share,
-) -> Result<Bytes, Problem> {
+async fn gather(engine: &Engine, body: Body, share: &mut Share) -> Result<Bytes, Problem> {
     let mut stream = body.into_data_stream();
-    // A claim is within the limit by now, and charged.
-    let mut bytes = BytesMut::with_capacity(claimed.unwrap_or(0) as usize);
+    // Charged as it comes: a slow sender that claims much must not hold what others could use.
+    let mut bytes = BytesMut::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| {
             Problem::new(
@@ -134,9 +128,7 @@ async fn gather(
         if (bytes.len() + chunk.len()) as u64 > engine.config.body_bytes.0 {
             return Err(too_large(engine));
         }
-        if claimed.is_none() {
-            share.take(chunk.len() as u64)?;
-        }
+        share.take(chunk.len() as u64)?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.freeze())

@@ -143,3 +143,145 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftline_schemas::limits::RECORD_BYTES_MAX;
+    use driftline_schemas::packed::{PackedRecord, SchemaCache};
+    use driftline_schemas::rows::{Column, Kind};
+    use proptest::prelude::*;
+
+    fn part(tenant: &str, partition: u32, sequence: u64, count: usize) -> Part {
+        let schema = Arc::new(RowSchema::events());
+        let mut rows = Rows::empty(&schema);
+        let text = Arc::from("boot");
+        for column in &mut rows.columns {
+            match column {
+                Column::Time(values) => *values = (0..count).map(|row| Some(row as i64)).collect(),
+                Column::Text(values) => {
+                    *values = (0..count).map(|_| Some(Arc::clone(&text))).collect();
+                }
+                _ => {}
+            }
+        }
+        Part {
+            topic: "events",
+            partition,
+            head: RecordHead {
+                tenant: tenant.into(),
+                model: "".into(),
+                version: "".into(),
+                kind: Kind::Events,
+                fingerprint: schema.fingerprint(),
+            },
+            origin: Arc::new(Origin {
+                tenant: tenant.into(),
+                device: format!("d{partition}").into(),
+                role: Default::default(),
+                model: "".into(),
+                version: "".into(),
+                variant: "".into(),
+                hardware: "".into(),
+                firmware: "".into(),
+                region: "".into(),
+                site: "".into(),
+                link: Default::default(),
+                cadence_s: 0,
+            }),
+            frame: FrameHead {
+                boot: 1,
+                sequence,
+                sent_at_us: None,
+                received_at_us: 5,
+                clock_correction_us: 0,
+            },
+            bytes: crate::check::bytes_of(&rows) + 8 * count as u64,
+            body: PartBody::Rows(Arc::new(rows)),
+            keep: None,
+            rows: count,
+            schema,
+        }
+    }
+
+    fn records(packed: &Packed) -> Vec<(u32, PackedRecord)> {
+        let cache = SchemaCache::default();
+        let decode = |output: &Output| {
+            let value = output.value.clone().unwrap();
+            assert!(value.len() <= RECORD_BYTES_MAX);
+            (
+                output.partition,
+                PackedRecord::decode(value, &cache).unwrap(),
+            )
+        };
+        packed.outputs.iter().map(decode).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Whatever comes together: each frame is written once, whole, in its partition, with its
+        /// tenant, in the order it came, and as few records are made as there are groups.
+        #[test]
+        fn each_frame_is_written_once(parts in proptest::collection::vec((0..3u32, 0..3usize, 1..20usize), 0..40)) {
+            let tenants = ["a", "b", "c"];
+            let requests: Vec<Vec<Part>> = parts
+                .iter()
+                .enumerate()
+                .map(|(at, (partition, tenant, rows))| vec![part(tenants[*tenant], *partition, at as u64, *rows)])
+                .collect();
+            let packed = pack(requests, 7);
+            prop_assert!(packed.failures.iter().all(Option::is_none));
+            let mut seen = Vec::new();
+            for (partition, record) in records(&packed) {
+                let sequences: Vec<u64> = record.frames.iter().map(|it| it.head.sequence).collect();
+                prop_assert!(sequences.is_sorted());
+                for frame in &record.frames {
+                    let (expected, tenant, rows) = parts[frame.head.sequence as usize];
+                    prop_assert_eq!(partition, expected);
+                    prop_assert_eq!(&*record.head.tenant, tenants[tenant]);
+                    prop_assert_eq!(frame.rows as usize, rows);
+                }
+                seen.extend(sequences);
+            }
+            seen.sort_unstable();
+            prop_assert!(seen.into_iter().eq(0..parts.len() as u64));
+            let groups: std::collections::BTreeSet<(u32, usize)> = parts.iter().map(|it| (it.0, it.1)).collect();
+            prop_assert_eq!(packed.outputs.len(), groups.len());
+        }
+    }
+
+    /// A record that would be too large or too long is closed and another one begun; a frame stays
+    /// whole.
+    #[test]
+    fn full_records_are_closed() {
+        let requests = (0..5).map(|it| vec![part("a", 0, it, 60_000)]).collect();
+        let packed = pack(requests, 7);
+        let records = records(&packed);
+        assert!(records.len() >= 3, "{}", records.len());
+        let frames: Vec<(u64, u32)> = records
+            .iter()
+            .flat_map(|(_, record)| &record.frames)
+            .map(|frame| (frame.head.sequence, frame.rows))
+            .collect();
+        let expected: Vec<(u64, u32)> = (0..5).map(|sequence| (sequence, 60_000)).collect();
+        assert_eq!(frames, expected);
+        for (_, record) in &records {
+            assert!(record.rows() <= RECORD_ROWS_MAX);
+        }
+    }
+
+    /// Rows that cannot be packed fail their own request only.
+    #[test]
+    fn what_cannot_be_packed_fails_alone() {
+        let mut wrong = part("a", 0, 1, 3);
+        wrong.schema = Arc::new(RowSchema::health());
+        wrong.origin = Arc::clone(&part("b", 0, 0, 1).origin);
+        let packed = pack(vec![vec![part("a", 0, 0, 3)], vec![wrong]], 7);
+        assert!(packed.failures[0].is_none());
+        assert!(packed.failures[1].is_some());
+        let records = records(&packed);
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].1.frames.len(), 1);
+    }
+}

@@ -251,7 +251,13 @@ impl Estate {
             let shutdown = async {
                 stopped.await.ok();
             };
-            runtime.block_on(gateway.serve(listener, shutdown)).unwrap();
+            runtime
+                .block_on(async {
+                    listener.set_nonblocking(true).unwrap();
+                    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                    gateway.serve(listener, shutdown).await
+                })
+                .unwrap();
         });
         let bundle = bundle("1", 0.01);
         let mut estate = Self {

@@ -96,28 +96,37 @@ fn dead_letters_are_bounded_and_nothing_is_silent() {
 #[test]
 fn clocks_are_corrected_within_their_bound() {
     let estate = Estate::new();
-    let send = |device: &str, off: i64| {
-        let (sent, time) = (Sent::At(NOW + off), NOW + off - SECOND_US);
-        let frame = estate.frame(1, 0, sent, &[time], Overrides::default());
+    let send = |device: &str, sequence: u64, off: i64| {
+        let now = NOW + sequence as i64 * SECOND_US;
+        estate.clock.set(now);
+        let (sent, time) = (Sent::At(now + off), now + off - SECOND_US);
+        let frame = estate.frame(1, sequence, sent, &[time], Overrides::default());
         estate.send(device, &[frame])
     };
-    assert_eq!(send("d1", 90 * SECOND_US).acknowledged(), (1, 1));
-    assert_eq!(send("d2", 5 * HOUR_US).acknowledged(), (1, 1));
-    assert_eq!(send("d3", -5 * HOUR_US).acknowledged(), (1, 1));
-    let answer = send("p1", 30 * DAY_US);
+    // One late request is no proof of a clock that is behind, two are.
+    for sequence in 0..2 {
+        for (device, off) in [("d1", 90), ("d2", 18_000), ("d3", -18_000)] {
+            let answer = send(device, sequence, off * SECOND_US);
+            assert_eq!(answer.acknowledged(), (1, 1));
+        }
+    }
+    let answer = send("p1", 0, 30 * DAY_US);
     assert_eq!(answer.rejected()["clock_beyond_bound"], 1);
     let expected = [
-        ("d1", NOW + 89 * SECOND_US, 0),
-        ("d2", NOW - SECOND_US, -5 * HOUR_US),
-        ("d3", NOW - SECOND_US, 5 * HOUR_US),
+        ("d1", 0, NOW + 89 * SECOND_US, 0),
+        ("d1", 1, NOW + 90 * SECOND_US, 0),
+        ("d2", 0, NOW - SECOND_US, -5 * HOUR_US),
+        ("d2", 1, NOW, -5 * HOUR_US),
+        ("d3", 0, NOW - SECOND_US - 5 * HOUR_US, 0),
+        ("d3", 1, NOW, 5 * HOUR_US),
     ];
     let records = estate.records(INFERENCES);
-    for (device, event_time, correction) in expected {
+    for (device, sequence, event_time, correction) in expected {
         let found = records.iter().find_map(|(_, record)| {
             let frame = record
                 .frames
                 .iter()
-                .find(|it| &*it.origin.device == device)?;
+                .find(|it| &*it.origin.device == device && it.head.sequence == sequence)?;
             let row = frame.first_row as usize;
             let id = record.inference_id(row)?;
             let time = record.event_times_us()[row];
@@ -129,9 +138,21 @@ fn clocks_are_corrected_within_their_bound() {
     }
     let metrics = estate.get("/metrics").text;
     assert!(
-        metrics.contains("clock_corrected_frames_total 2"),
+        metrics.contains("clock_corrected_frames_total 3"),
         "{metrics}"
     );
+}
+
+/// A frame that was tried in vain keeps its stamp; coming hours later, as the first that is heard of
+/// its boot, it does not make a right clock wrong.
+#[test]
+fn an_outage_is_not_taken_for_a_wrong_clock() {
+    let estate = Estate::new();
+    let frame = estate.inferences(1, 0, &[NOW - SECOND_US]);
+    estate.clock.advance(6 * HOUR_US);
+    assert_eq!(estate.send("d1", &[frame]).acknowledged(), (1, 1));
+    let (_, record) = &estate.records(INFERENCES)[0];
+    assert_eq!(record.event_times_us(), [NOW - SECOND_US]);
 }
 
 /// A device without a clock says times since it booted; the least delay of the boot tells when that
