@@ -37,7 +37,9 @@ use driftline_schemas::topic::REGISTRY;
 use crate::api::{Log, ReadLimits};
 pub use error::RegistryError;
 use snapshot::{BundleKey, Snapshot};
-use store::{BundleStore, StoreError};
+use store::StoreError;
+pub use store::{BundleStore, FolderStore};
+pub use token::Token;
 use token::TokenHash;
 
 /// Most devices that the registry holds. A device takes [`DEVICE_BYTES`], so all of them take about
