@@ -414,7 +414,7 @@ pub trait StageLog: Send {
     /// all.
     ///
     /// # Errors
-    /// [`CommitError::Aborted`] and [`CommitError::Fenced`]: nothing of the step happened, and the
+    /// [`CommitError::Aborted`] and [`CommitError::Fenced`]: what is held in memory is void, and the
     /// next polls revoke and assign anew. [`CommitError::Fatal`]: give up.
     fn commit(&mut self, step: Step) -> Result<Committed, CommitError>;
 

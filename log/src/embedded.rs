@@ -3,7 +3,7 @@
 //! # What lies on disk
 //!
 //! `lock` is held while a process has the log open; `log.redb` is a copy-on-write B-tree file. Its
-//! tables are in [`tables`], the bytes of their values in [`codec`]. A record is stored under
+//! tables are in `tables`, the bytes of their values in `codec`. A record is stored under
 //! (topic id, partition, offset), with a CRC over key and content, so that reading finds damage
 //! that happened after the write.
 //!

@@ -125,13 +125,14 @@ impl LogError {
     }
 }
 
-/// Why a step did not happen. In every case nothing of it is visible or durable.
+/// Why a step is not known to have happened. What truly happened shows in the next assignment: all
+/// of the step or nothing of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The step was rolled back. What the stage holds in memory is void; poll again, after a
+    /// The step was rolled back, or its outcome is unknown. What the stage holds in memory is void; poll again, after a
     /// pause, for a fresh assignment.
-    #[error("the step was aborted and left no trace: {0}")]
+    #[error("the step was aborted: {0}")]
     Aborted(LogError),
     /// The partitions belong to another member by now. Poll again for what is left.
     #[error("the step was refused because its partitions were taken over: {0}")]

@@ -10,7 +10,7 @@
 //!
 //! Outputs, state deltas (records of the changelog) and input offsets go into one transaction, and
 //! every reader reads committed records only. The offsets carry the step's number as metadata.
-//! Whether to go on, to abort, or to doubt is decided by one pure function, in [`decide`].
+//! Whether to go on, to abort, or to doubt is decided by one pure function, in `decide`.
 //!
 //! librdkafka 2.12 lacks KIP-890: it retries the request that ends a transaction inside itself
 //! with the same epoch, so a stray copy can still end the *next* transaction. After a commit that
@@ -25,7 +25,7 @@
 //! all inputs lands with one member. Cooperative-sticky does not do that: it balances each member's
 //! total and moves partitions of different topics apart.
 //!
-//! The rebalance callback only notes what happened. [`StageLog::poll`](crate::StageLog::poll) then
+//! The rebalance callback only notes what happened. [`StageLog::poll`] then
 //! takes the partitions over, in an order that matters: a new or initialised producer first (it
 //! ends what this instance left open), then the committed offsets (the broker holds them back
 //! while anybody's transaction on them is open), then the changelog up to its end as of then, and

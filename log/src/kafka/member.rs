@@ -382,3 +382,6 @@ impl Drop for KafkaMember {
         lock(&self.shared.open).remove(&self.transactional_id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use super::client::wait;
 use super::*;
 use crate::api::{Polled, StateDelta, Step};
 
-fn broker(case: &str) -> Option<KafkaLog> {
+pub(super) fn broker(case: &str) -> Option<KafkaLog> {
     let Ok(brokers) = std::env::var("DRIFTLINE_KAFKA") else {
         eprintln!("SKIPPED {case}: set DRIFTLINE_KAFKA=host:port, see tests/kafka/start");
         return None;
@@ -21,7 +21,7 @@ fn broker(case: &str) -> Option<KafkaLog> {
 }
 
 /// Polls until something other than waiting happens.
-fn next(stage: &mut dyn StageLog) -> Result<Polled, LogError> {
+pub(super) fn next(stage: &mut dyn StageLog) -> Result<Polled, LogError> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "nothing happened");

@@ -182,7 +182,7 @@ impl KafkaMember {
 
     /// After a doubtful commit: with a new producer, nothing of the old one can happen any more;
     /// then the committed offsets tell.
-    fn happened(
+    pub(super) fn happened(
         &mut self,
         offsets: &[(TopicPartition, u64)],
         number: u64,
