@@ -1,6 +1,7 @@
 //! What a month's false alarms leave to one window of one stream.
 
 use driftline_schemas::clock::DAY_US;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scores::ScoreKind;
@@ -9,7 +10,7 @@ use super::scores::ScoreKind;
 const MONTH_DAYS: i64 = 30;
 
 /// How many false alarms are allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budget {
     /// False alarms per month and model that are accepted when nothing has changed.
@@ -35,7 +36,7 @@ impl Budget {
 }
 
 /// The smallest effects that matter: below them, however certain, nobody is told.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SmallestEffect {
     /// Shift of a number, in reference standard deviations. 0.3 lies between what Cohen (1988)

@@ -4,6 +4,7 @@ use driftline_drift::calibrate::{Budget, SmallestEffect};
 use driftline_schemas::clock::DAY_US;
 use driftline_schemas::source::ATTRIBUTES;
 use driftline_schemas::units::Span;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// It takes effect through the log: the stage's first step under another configuration writes it
 /// into its state, and it is in force for windows from the next day (UTC) on, so that a replay judges
 /// each window by the same one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectConfig {
     /// Length of the windows that are judged. It must divide a day, and panes must nest in it.
