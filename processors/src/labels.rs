@@ -132,7 +132,10 @@ impl LabelsStage {
         config
             .check(&profile)
             .map_err(|problem| fatal(format!("configuration of labels, {problem}")))?;
-        let partitions = |topic| log.partitions(topic).map_err(|error| fatal(error.to_string()));
+        let partitions = |topic| {
+            log.partitions(topic)
+                .map_err(|error| fatal(error.to_string()))
+        };
         let (inferences, outputs) = (partitions(topic::INFERENCES)?, partitions(topic::PROFILES)?);
         let letters = partitions(topic::DEADLETTERS)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -225,7 +228,8 @@ impl LabelsStage {
                     Some(end) => *end,
                     None => {
                         let range = self.log.range(topic::INFERENCES, at);
-                        let (_, end) = range.map_err(|error| StageError::Retry(error.to_string()))?;
+                        let (_, end) =
+                            range.map_err(|error| StageError::Retry(error.to_string()))?;
                         ends.insert(at, end);
                         end
                     }
@@ -250,7 +254,10 @@ impl LabelsStage {
     }
 
     /// Labels that may be in the lake by now, by tenant: (partition, number) by identity.
-    fn due(&self, now_us: i64) -> Result<BTreeMap<Arc<str>, HashMap<u128, (u32, u64)>>, StageError> {
+    fn due(
+        &self,
+        now_us: i64,
+    ) -> Result<BTreeMap<Arc<str>, HashMap<u128, (u32, u64)>>, StageError> {
         let mut archived: BTreeMap<u32, u64> = BTreeMap::new();
         let mut due: BTreeMap<Arc<str>, HashMap<u128, (u32, u64)>> = BTreeMap::new();
         for (at, partition) in &self.partitions {
@@ -297,7 +304,8 @@ impl LabelsStage {
                     continue;
                 };
                 let partition = self.partitions.get_mut(&at);
-                let Some(pending) = partition.and_then(|partition| partition.waiting.remove(number))
+                let Some(pending) =
+                    partition.and_then(|partition| partition.waiting.remove(number))
                 else {
                     continue;
                 };
@@ -316,7 +324,8 @@ impl LabelsStage {
             writer.add(to, &key, &bytes);
         }
         for writer in writers.into_values() {
-            out.outputs.extend(writer.finish(i64::MIN, i64::MIN, now_us));
+            out.outputs
+                .extend(writer.finish(i64::MIN, i64::MIN, now_us));
         }
         Ok(())
     }
@@ -413,7 +422,8 @@ impl LabelsStage {
     ) -> Result<Option<Arc<Bundle>>, StageError> {
         let variant = inference.cell.get("variant").unwrap_or("");
         let (model, version) = (&inference.model, &inference.version);
-        self.bundles.bundle(&pending.tenant, model, version, variant)
+        self.bundles
+            .bundle(&pending.tenant, model, version, variant)
     }
 
     /// A label that was looked for in vain waits on, or is given up.
@@ -427,7 +437,8 @@ impl LabelsStage {
         if now_us.saturating_sub(pending.received_at_us) > self.config.wait_max.us() {
             self.stats.unmatched.inc();
             let detail = "no inference of this identity came in time";
-            out.outputs.push(self.letter(at, &pending, "label_unmatched", detail, now_us));
+            out.outputs
+                .push(self.letter(at, &pending, "label_unmatched", detail, now_us));
             return;
         }
         let pause_us = PAUSE_MIN_US.saturating_mul(1 << pending.looks.min(16));
@@ -516,11 +527,12 @@ impl Stage for LabelsStage {
         for (at, partition) in &mut self.partitions {
             out.state.extend(partition.waiting.deltas(*at));
             let deltas = partition.once.deltas().into_iter();
-            out.state.extend(deltas.map(|(key, value)| driftline_log::StateDelta {
-                partition: *at,
-                key,
-                value,
-            }));
+            out.state
+                .extend(deltas.map(|(key, value)| driftline_log::StateDelta {
+                    partition: *at,
+                    key,
+                    value,
+                }));
         }
         Ok(out)
     }

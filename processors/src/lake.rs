@@ -9,7 +9,9 @@
 //!
 //! - here: [`Lake`], which finds, makes and opens tables
 //! - [`table`]: [`LakeTable`]: progress, appending, compaction
+//! - [`reader`]: byte ranges of files, for readers that pick rows
 
+pub mod reader;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ pub(crate) fn bundle() -> Arc<Bundle> {
     bundle_of(MANIFEST, &[])
 }
 
-/// A bundle of a manifest; numeric signals have quartile edges at -10, 0 and 10 units.
+/// A bundle of a manifest; numeric signals have these edges, or some that suit the test model.
 pub(crate) fn bundle_of(manifest: &str, edges: &[i32]) -> Arc<Bundle> {
     let parsed = Manifest::parse(manifest).unwrap();
     let signals = parsed.signals().into_iter().map(|signal| {

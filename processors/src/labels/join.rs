@@ -26,7 +26,9 @@ pub(super) fn inferences(batch: &RecordBatch) -> impl Iterator<Item = Inference>
     (0..batch.num_rows()).filter_map(|row| {
         let text = |name: &str| text(batch.column_by_name(name)?, row);
         let int = |name: &str| {
-            let column = batch.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
+            let column = batch
+                .column_by_name(name)?
+                .as_primitive_opt::<Int32Type>()?;
             column.is_valid(row).then(|| column.value(row))
         };
         let time = |name: &str| {

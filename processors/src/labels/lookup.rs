@@ -14,7 +14,6 @@ use arrow::error::ArrowError;
 use deltalake::parquet::arrow::ParquetRecordBatchStreamBuilder;
 use deltalake::parquet::arrow::ProjectionMask;
 use deltalake::parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
-use deltalake::parquet::arrow::async_reader::ParquetObjectReader;
 use deltalake::parquet::errors::ParquetError;
 use deltalake::parquet::file::metadata::RowGroupMetaData;
 use deltalake::parquet::file::statistics::Statistics;
@@ -24,13 +23,28 @@ use driftline_schemas::tables::date_of;
 use driftline_schemas::wanted::{WantedIds, parse_bound};
 use futures::TryStreamExt;
 
+use crate::lake::reader::FileReader;
 use crate::lake::{LakeError, LakeTable};
 
 const ID: &str = "inference_id";
 /// Columns that a join needs.
 const COLUMNS: [&str; 17] = [
-    ID, "event_time", "received_at", "model", "version", "region", "site", "hardware", "firmware",
-    "link", "variant", "role", "cadence_s", "device", "predicted_code", "predicted_value",
+    ID,
+    "event_time",
+    "received_at",
+    "model",
+    "version",
+    "region",
+    "site",
+    "hardware",
+    "firmware",
+    "link",
+    "variant",
+    "role",
+    "cadence_s",
+    "device",
+    "predicted_code",
+    "predicted_value",
     "predicted_class",
 ];
 /// Rows of one batch that comes back.
@@ -77,8 +91,10 @@ pub(super) async fn inferences(
         looked.opened += 1;
         let error = |error: ParquetError| LakeError::delta(table.name(), error);
         let store = table.delta().object_store();
-        let reader = ParquetObjectReader::new(store, file.path).with_file_size(file.size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(error)?;
+        let reader = FileReader::new(store, file.path, file.size);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader)
+            .await
+            .map_err(error)?;
         let schema = builder.parquet_schema();
         let id = ProjectionMask::columns(schema, [ID]);
         let columns = ProjectionMask::columns(schema, COLUMNS);

@@ -116,12 +116,17 @@ impl Waiting {
     pub(super) fn overflow(&mut self, max: usize) -> Vec<Pending> {
         let over = self.pending.len().saturating_sub(max);
         let numbers: Vec<u64> = self.pending.keys().take(over).copied().collect();
-        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+        numbers
+            .into_iter()
+            .filter_map(|number| self.remove(number))
+            .collect()
     }
 
     /// What waits, the longest waiting first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pending)> {
-        self.pending.iter().map(|(number, pending)| (*number, pending))
+        self.pending
+            .iter()
+            .map(|(number, pending)| (*number, pending))
     }
 
     /// Whether nothing waits.

@@ -32,12 +32,32 @@ impl LabelsStats {
             registry.register(name, help, counter.clone());
         };
         add("matched", "labels joined with inferences", &self.matched);
-        add("duplicates", "labels of inferences that had one", &self.duplicates);
+        add(
+            "duplicates",
+            "labels of inferences that had one",
+            &self.duplicates,
+        );
         add("empty", "labels without a value", &self.empty);
-        add("unmatched", "labels whose inference never came", &self.unmatched);
-        add("too_old", "labels of inferences too old to count", &self.too_old);
-        add("overflowed", "labels given up because too many wait", &self.overflowed);
+        add(
+            "unmatched",
+            "labels whose inference never came",
+            &self.unmatched,
+        );
+        add(
+            "too_old",
+            "labels of inferences too old to count",
+            &self.too_old,
+        );
+        add(
+            "overflowed",
+            "labels given up because too many wait",
+            &self.overflowed,
+        );
         add("looks", "looks into the lake", &self.looks);
-        add("records_damaged", "records that cannot be read", &self.records_damaged);
+        add(
+            "records_damaged",
+            "records that cannot be read",
+            &self.records_damaged,
+        );
     }
 }

@@ -48,8 +48,13 @@ impl World {
     fn send(&self, frame: &Frame) -> Vec<u128> {
         let at = topic::device_partition(origin(frame.device).device_hash(), 2);
         let value = packed(&bundle(), std::slice::from_ref(frame));
-        let ids = PackedRecord::decode(value.clone(), &SchemaCache::default()).unwrap().inference_ids();
-        append(&self.log, vec![output(topic::INFERENCES, at, value, frame.received_at_us)]);
+        let ids = PackedRecord::decode(value.clone(), &SchemaCache::default())
+            .unwrap()
+            .inference_ids();
+        append(
+            &self.log,
+            vec![output(topic::INFERENCES, at, value, frame.received_at_us)],
+        );
         ids
     }
 
@@ -75,14 +80,25 @@ impl World {
                 Column::Text(labels.iter().map(|_| Some(Arc::clone(&name))).collect()),
             ],
         };
-        let frame = Frame { device: 99, sequence, received_at_us: T0, rows: vec![] };
+        let frame = Frame {
+            device: 99,
+            sequence,
+            received_at_us: T0,
+            rows: vec![],
+        };
         builder.push(&probe, frame.head(), &rows).unwrap();
         let at = topic::device_partition(probe.device_hash(), 2);
-        append(&self.log, vec![output(topic::OUTCOMES, at, builder.finish().unwrap(), T0)]);
+        append(
+            &self.log,
+            vec![output(topic::OUTCOMES, at, builder.finish().unwrap(), T0)],
+        );
     }
 
     fn archive(&self) {
-        let config = ArchiveConfig { linger: Span::default(), ..ArchiveConfig::default() };
+        let config = ArchiveConfig {
+            linger: Span::default(),
+            ..ArchiveConfig::default()
+        };
         let mut stage = ArchiveStage::new(
             config,
             self.lake.clone(),
@@ -90,8 +106,11 @@ impl World {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             Arc::new(Shelf::with(bundle())),
             ArchiveStats::default(),
-        ).unwrap();
-        runner(&self.log, &self.clock).run_until_idle(ArchiveStage::spec(), &mut stage).unwrap();
+        )
+        .unwrap();
+        runner(&self.log, &self.clock)
+            .run_until_idle(ArchiveStage::spec(), &mut stage)
+            .unwrap();
     }
 
     /// A process that comes, does what there is to do, and goes.
@@ -104,8 +123,11 @@ impl World {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             Arc::new(Shelf::with(bundle())),
             self.stats.clone(),
-        ).unwrap();
-        runner(&self.log, &self.clock).run_until_idle(LabelsStage::spec(), &mut stage).unwrap();
+        )
+        .unwrap();
+        runner(&self.log, &self.clock)
+            .run_until_idle(LabelsStage::spec(), &mut stage)
+            .unwrap();
     }
 
     fn errors(&self) -> BTreeMap<ProfileKey, Profile> {
@@ -127,18 +149,34 @@ impl World {
 
     /// Right, wrong and unknown in all.
     fn counts(&self) -> [u64; 3] {
-        let (error, _) = bundle().reference.layout.signal("error").map(|(at, _)| (at, ())).unwrap();
-        self.errors().values().fold([0; 3], |[right, wrong, none], profile| {
-            let signal = &profile.signals[error];
-            [right + signal.bins[0], wrong + signal.bins[1], none + signal.nulls]
-        })
+        let (error, _) = bundle()
+            .reference
+            .layout
+            .signal("error")
+            .map(|(at, _)| (at, ()))
+            .unwrap();
+        self.errors()
+            .values()
+            .fold([0; 3], |[right, wrong, none], profile| {
+                let signal = &profile.signals[error];
+                [
+                    right + signal.bins[0],
+                    wrong + signal.bins[1],
+                    none + signal.nulls,
+                ]
+            })
     }
 }
 
 /// Predictions of class 1 at one second from each other.
 fn frame(device: u32, sequence: u64, rows: usize) -> Frame {
     let rows = (0..rows).map(|row| (T0 - row as i64 * SECOND_US, Some(5), Some(1), 1));
-    Frame { device, sequence, received_at_us: T0, rows: rows.collect() }
+    Frame {
+        device,
+        sequence,
+        received_at_us: T0,
+        rows: rows.collect(),
+    }
 }
 
 /// Labels wait until the archive has passed what was there when they came; then they count, in the
@@ -148,7 +186,11 @@ fn frame(device: u32, sequence: u64, rows: usize) -> Frame {
 fn labels_wait_for_the_archive_and_count_once() {
     let world = World::new();
     let ids = world.send(&frame(1, 0, 4));
-    world.label(0, 1, &[(ids[0], Some(1)), (ids[1], Some(0)), (ids[2], None)]);
+    world.label(
+        0,
+        1,
+        &[(ids[0], Some(1)), (ids[1], Some(0)), (ids[2], None)],
+    );
     world.run();
     assert_eq!(world.counts(), [0, 0, 0]);
     assert_eq!(world.stats.looks.get(), 0);
@@ -158,7 +200,11 @@ fn labels_wait_for_the_archive_and_count_once() {
     world.run();
     assert_eq!(world.counts(), [1, 1, 0]);
     // The same frame again; and the same inference labelled otherwise, beside a new one.
-    world.label(0, 1, &[(ids[0], Some(1)), (ids[1], Some(0)), (ids[2], None)]);
+    world.label(
+        0,
+        1,
+        &[(ids[0], Some(1)), (ids[1], Some(0)), (ids[2], None)],
+    );
     world.label(1, 1, &[(ids[1], Some(1)), (ids[3], Some(1))]);
     world.run();
     assert_eq!(world.counts(), [2, 1, 0]);
@@ -191,7 +237,11 @@ fn labels_without_an_inference_wait_and_are_given_up() {
     assert_eq!(world.counts(), [1, 0, 0]);
     let looks = world.stats.looks.get();
     world.run();
-    assert_eq!(world.stats.looks.get(), looks, "not looked for again at once");
+    assert_eq!(
+        world.stats.looks.get(),
+        looks,
+        "not looked for again at once"
+    );
     world.send(&frame(2, 7, 1));
     world.archive();
     world.clock.advance(2 * MINUTE_US);
@@ -208,7 +258,10 @@ fn labels_without_an_inference_wait_and_are_given_up() {
     assert_eq!(world.stats.unmatched.get(), 1);
     let at = topic::device_partition(origin(99).device_hash(), 2);
     let waiting = world.log.state(STAGE, at);
-    assert!(!waiting.keys().any(|key| key[0] == b'p'), "nothing waits any more");
+    assert!(
+        !waiting.keys().any(|key| key[0] == b'p'),
+        "nothing waits any more"
+    );
 }
 
 /// Labels beyond the bound are given up, the longest waiting first, and told; labels of inferences
@@ -231,7 +284,9 @@ fn waiting_is_bounded() {
         let letter = DeadLetter::decode(letter.value.as_ref().unwrap()).unwrap();
         (letter.reason, letter.payload)
     });
-    let expected = ids[..2].iter().map(|id| ("label_overflow".to_owned(), inference_id_text(*id)));
+    let expected = ids[..2]
+        .iter()
+        .map(|id| ("label_overflow".to_owned(), inference_id_text(*id)));
     assert_eq!(reasons.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     world.archive();
     world.run();
@@ -262,7 +317,11 @@ fn files_of_other_times_are_not_opened() {
     let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
     assert_eq!(rows, 1_000);
     assert_eq!((looked.files, looked.opened), (6, 2));
-    let labels: Vec<_> = ids[2].iter().chain(&ids[4]).map(|id| (*id, Some(0))).collect();
+    let labels: Vec<_> = ids[2]
+        .iter()
+        .chain(&ids[4])
+        .map(|id| (*id, Some(0)))
+        .collect();
     world.label(0, 1, &labels);
     world.run();
     assert_eq!(world.counts(), [0, 1_000, 0]);

@@ -5,12 +5,14 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Transaction};
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
+use deltalake::parquet::schema::types::ColumnPath;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use driftline_log::failpoint;
@@ -21,6 +23,9 @@ use super::{LakeError, PARTITION_COLUMNS, delta_fields};
 /// Rows of one row group: statistics and skipping work per group, and a group of a wide table must
 /// fit in memory.
 const GROUP_ROWS_MAX: usize = 1 << 17;
+/// Rows that are handed to the writer at once: records of the log have few rows each, and every
+/// hand-over costs per column.
+const WRITE_ROWS: usize = 1 << 16;
 /// Size that compaction aims at.
 const FILE_BYTES_TARGET: u64 = 128 << 20;
 
@@ -180,8 +185,13 @@ impl LakeTable {
         let mut writer = RecordBatchWriter::for_table(&self.table)
             .map_err(|error| self.error(error))?
             .with_writer_properties(writer_properties());
-        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-            let written = writer.write(batch.clone()).await;
+        let mut rest = batches;
+        while let Some((together, more)) = take_rows(rest) {
+            rest = more;
+            let batch = concat_batches(&together[0].schema(), together);
+            let written = writer
+                .write(batch.map_err(|error| self.error(error))?)
+                .await;
             written.map_err(|error| self.error(error))?;
         }
         let adds = writer.flush().await.map_err(|error| self.error(error))?;
@@ -275,11 +285,27 @@ impl LakeTable {
     }
 }
 
+/// The first batches that together have about [`WRITE_ROWS`] rows, and the rest.
+fn take_rows(batches: &[RecordBatch]) -> Option<(&[RecordBatch], &[RecordBatch])> {
+    let mut rows = 0;
+    let count = batches
+        .iter()
+        .take_while(|batch| {
+            let before = rows;
+            rows += batch.num_rows();
+            before < WRITE_ROWS
+        })
+        .count();
+    (count > 0).then(|| batches.split_at(count))
+}
+
 /// zstd compresses telemetry to about half of what snappy does, and its C code is fast in builds
 /// without optimisation too.
 fn writer_properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        // No two are alike, so a dictionary only costs time.
+        .set_column_dictionary_enabled(ColumnPath::from("inference_id"), false)
         .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
         .build()
 }

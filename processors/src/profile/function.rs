@@ -289,3 +289,6 @@ impl Accumulator for Single {
         self.0.groups.size()
     }
 }
+
+#[cfg(test)]
+mod tests;
