@@ -1,7 +1,7 @@
 """Driftline's wire frame, version 1, with Python's standard library only.
 
 For devices that run Python: `encode` makes a frame of inferences, outcomes, health readings or
-events, `decode` reads one, `join` puts several into the body of `POST /v1/telemetry`. The format is
+events, `decode` reads one, `join` puts several into the body of `POST /v1/frames`. The format is
 described in `schemas/src/frame.rs`. Numbers are integers in the resolution that the bundle declares;
 times are microseconds since the Unix epoch (or since boot, with `sent=("boot", µs)`).
 
