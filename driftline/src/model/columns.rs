@@ -233,7 +233,7 @@ impl Column {
 
 fn read_parquet(path: &Path) -> Result<Columns> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let schema = builder.schema().clone();
+    let schema = std::sync::Arc::clone(builder.schema());
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows())?;
     if rows.saturating_mul(schema.fields().len()) > CELLS_MAX {
         bail!("has more than {CELLS_MAX} values: take fewer rows or columns");

@@ -57,7 +57,7 @@ impl<'a> Plan<'a> {
             .chain(&bundle.manifest.signals)
             .map(|feature| {
                 let mapped = args.map.iter().find(|(name, _)| *name == feature.name);
-                columns.get(mapped.map_or(feature.name.as_str(), |(_, column)| column))
+                columns.get(mapped.map_or(feature.name.as_str(), |(_, column)| column.as_str()))
             })
             .collect::<Result<Vec<_>>>()?;
         if let Some((unknown, _)) = args.map.iter().find(|(name, _)| {

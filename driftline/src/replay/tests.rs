@@ -143,7 +143,7 @@ fn rows_are_shared_out_in_order_and_labels_follow() {
         "--devices",
         "2",
         "--to",
-        &url,
+        url.as_str(),
         "--label",
         "truth",
         "--map",
