@@ -138,6 +138,9 @@ pub struct ScoreCalibration {
     pub weights: Vec<f64>,
     /// Mean over the whole reference.
     pub mean: f64,
+    /// Variance of one row's score about the mean of its time of the season, on average over the
+    /// season; what is learned below is for a time of this variance, and scales with it.
+    pub slot_variance: f64,
     /// Variance of one row's score about the mean of its device and window.
     pub row_variance: f64,
     /// Variance between devices.

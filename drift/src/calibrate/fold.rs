@@ -12,8 +12,11 @@
 //! What the model does not know of a cohort (its sites may share a weather of their own) shows in
 //! how its calm windows scatter; where that is more than predicted, the prediction is raised.
 //!
-//! The p-value is Bonferroni's over scores, spans and the two tests, a constant number, so that it
-//! does not depend on what happened to be there.
+//! The p-value is Bonferroni's over scores, spans and the two tests, with constant weights, so that
+//! it does not depend on what happened to be there. A single window has little weight: what it rests
+//! on are few independent pieces, whose tail is the least certain, and what moved for good is there
+//! in the next window as well. A spread is judged over [`SCALE_SPAN_MIN`] windows at least, since it is
+//! the most skewed of the scores and widens with every passing shift.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,10 +36,17 @@ pub const LAG_WINDOWS: i64 = 8;
 pub(super) const PAST_WINDOWS_MIN: f64 = 16.0;
 /// Spans that the past is compared with: those of [`SPANS`] up to [`LAG_WINDOWS`].
 const CHANGE_SPANS: usize = 4;
+/// Share of the error probability that each of [`SPANS`] gets.
+const SPAN_WEIGHTS: [f64; SPANS.len()] = [0.02, 0.12, 0.32, 0.32, 0.22];
+/// Shortest span, in windows, over which a spread is judged.
+const SCALE_SPAN_MIN: u32 = 4;
 /// Weight, in windows, of the prediction against the scatter that is seen.
 const PRIOR_WINDOWS: f64 = 10.0;
 /// A window is calm when the stream's p-value is above this.
 pub const CALM_P: f64 = 0.01;
+
+/// p-value at which a location is likely to have moved, where the spread has surely done so.
+const LIKELY_P: f64 = 0.05;
 
 /// What a stream is judged from in one window.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +127,8 @@ pub struct Total {
     pub deviation: f64,
     /// Mean of the reference.
     pub reference: f64,
+    /// Mean of [`Deviation::spread`].
+    pub spread: f64,
     /// Devices.
     pub devices: Shares,
     /// Windows with data.
@@ -166,6 +178,7 @@ struct Span {
     rows: f64,
     sum: f64,
     reference: f64,
+    spread: f64,
 }
 
 impl Stream {
@@ -187,8 +200,8 @@ impl Stream {
         let scores = signal.scores.len();
         self.past.resize(scores, Past::default());
         self.scatter.resize(scores, Default::default());
-        let tests = (scores * (SPANS.len() + CHANGE_SPANS)) as f64;
         let mut best: Option<StreamVerdict> = None;
+        let mut location: Option<StreamVerdict> = None;
         let mut least_p = 1.0_f64;
         let mut scatter = Vec::new();
         let mut covered = 0;
@@ -206,12 +219,14 @@ impl Stream {
                 own: devices.concentration(),
                 rows: 0.0,
                 windows: points.len() as f64 * windows_per_step,
+                spread: 1.0,
             };
             let change = (index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
                 .then(|| devices.distance(&self.past_devices));
             for at in 0..scores {
                 let found = span_of(&points, at);
-                if found.rows <= 0.0 {
+                let scale = signal.scores[at].kind == ScoreKind::Scale;
+                if found.rows <= 0.0 || (scale && span < SCALE_SPAN_MIN) {
                     continue;
                 }
                 let level = self.level(signal, at, &found, worth, smallest);
@@ -234,7 +249,7 @@ impl Stream {
                     }),
                 ];
                 for (against, tested) in tested.into_iter().flatten() {
-                    let p_value = (tested.p_value * tests).min(1.0);
+                    let p_value = (tested.p_value / weight(index, scores)).min(1.0);
                     least_p = least_p.min(p_value);
                     let verdict = StreamVerdict {
                         p_value,
@@ -252,10 +267,15 @@ impl Stream {
                     if best.is_none_or(|best| decides_before(&verdict, &best)) {
                         best = Some(verdict);
                     }
+                    if verdict.kind == ScoreKind::Location
+                        && location.is_none_or(|best| decides_before(&verdict, &best))
+                    {
+                        location = Some(verdict);
+                    }
                 }
             }
         }
-        let mut verdict = best?;
+        let mut verdict = named_by(best?, location);
         verdict.p_value = least_p;
         self.mark(&verdict, scatter);
         Some(verdict)
@@ -281,6 +301,7 @@ impl Stream {
             rows: span.rows,
             deviation: span.sum / span.rows,
             reference: span.reference / span.rows,
+            spread: span.spread / span.rows,
             devices,
             windows: points.len(),
         })
@@ -325,10 +346,11 @@ impl Stream {
         let score = &signal.scores[at];
         let worth = Worth {
             rows: found.rows,
+            spread: found.spread / found.rows,
             ..worth
         };
         let reference = found.reference / found.rows;
-        let scatter = row_variance(score, reference, signal.rows);
+        let scatter = row_variance(score, reference, signal.rows, worth.spread);
         let variance = variance(score, &worth, scatter);
         test(
             signal,
@@ -358,9 +380,15 @@ impl Stream {
         let score = &signal.scores[at];
         let reference = found.reference / found.rows;
         let before = past.sum / past.rows;
-        let scatter = row_variance(score, reference + before, signal.rows);
+        let scatter = row_variance(
+            score,
+            reference + before,
+            signal.rows,
+            found.spread / found.rows,
+        );
         let now = Worth {
             rows: found.rows,
+            spread: found.spread / found.rows,
             ..worth
         };
         let then = Worth {
@@ -368,6 +396,7 @@ impl Stream {
             own: self.past_devices.concentration(),
             rows: past.rows,
             windows: self.past_windows * windows_per_step,
+            spread: 1.0,
         };
         let sum = variance(score, &now, scatter).plus(variance(score, &then, scatter));
         let moved = found.sum / found.rows - before;
@@ -475,6 +504,7 @@ fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
         rows: 0.0,
         sum: 0.0,
         reference: 0.0,
+        spread: 0.0,
     };
     for at in points
         .iter()
@@ -483,21 +513,46 @@ fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
         span.rows += at.rows;
         span.sum += at.rows * at.deviation;
         span.reference += at.rows * at.reference;
+        span.spread += at.rows * at.spread;
     }
     span
 }
 
-/// Crossed before not, effects that matter before others, then the least p-value; of equals the
-/// first, so the shortest span.
-fn decides_before(a: &StreamVerdict, b: &StreamVerdict) -> bool {
-    match (a.crossed, b.crossed) {
-        (true, false) => return true,
-        (false, true) => return false,
-        _ => {}
+/// Weight of one test of a span among all that a stream takes part in; they add to one.
+fn weight(span: usize, scores: usize) -> f64 {
+    let tests = if span < CHANGE_SPANS { 2.0 } else { 1.0 };
+    SPAN_WEIGHTS[span] / (tests * scores as f64)
+}
+
+/// A shift widens as well, and the spread is often the surer of the two, since devices differ less in
+/// it: where the location is likely to have moved too, the drift is named by the location, on the
+/// strength of the spread.
+fn named_by(best: StreamVerdict, location: Option<StreamVerdict>) -> StreamVerdict {
+    match location {
+        Some(location)
+            if best.crossed
+                && best.kind == ScoreKind::Scale
+                && location.matters
+                && location.decides_p <= LIKELY_P =>
+        {
+            StreamVerdict {
+                decides_p: best.decides_p,
+                crossed: true,
+                ..location
+            }
+        }
+        _ => best,
     }
-    match (a.matters, b.matters) {
-        (true, false) => true,
-        (false, true) => false,
-        _ => a.decides_p < b.decides_p,
+}
+
+/// Crossed before not, of those that crossed the scale last (a large shift widens as well), effects
+/// that matter before others, then the least p-value; of equals the first, so the shortest span.
+fn decides_before(a: &StreamVerdict, b: &StreamVerdict) -> bool {
+    let scale = |verdict: &StreamVerdict| verdict.crossed && verdict.kind == ScoreKind::Scale;
+    let rank = |verdict: &StreamVerdict| (!verdict.crossed, scale(verdict), !verdict.matters);
+    match rank(a).cmp(&rank(b)) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Greater => false,
+        std::cmp::Ordering::Equal => a.decides_p < b.decides_p,
     }
 }

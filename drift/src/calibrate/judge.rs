@@ -76,12 +76,17 @@ fn one_sided(signal: &SignalCalibration, kind: ScoreKind) -> bool {
 }
 
 /// Scatter of one row of a score about its mean.
-pub(super) fn row_variance(score: &ScoreCalibration, reference: f64, rows: u64) -> f64 {
+pub(super) fn row_variance(
+    score: &ScoreCalibration,
+    reference: f64,
+    rows: u64,
+    spread: f64,
+) -> f64 {
     if score.kind.is_share() {
         let share = bounded_share(reference, rows);
         share * (1.0 - share)
     } else {
-        score.row_variance
+        score.row_variance * spread
     }
 }
 
@@ -118,8 +123,12 @@ pub(super) fn test(
         (root.copysign(deviation), rows, spread)
     } else {
         let spread = variance.total.max(f64::MIN_POSITIVE).sqrt();
+        let statistic = match kind {
+            ScoreKind::Scale => magnitude_root(deviation, variance.total),
+            _ => deviation / spread,
+        };
         (
-            deviation / spread,
+            statistic,
             score.row_variance / variance.total.max(f64::MIN_POSITIVE),
             spread,
         )
@@ -149,6 +158,17 @@ pub(super) fn test(
         rows_effective,
         degrees,
     }
+}
+
+/// Signed root of the deviance of a mean magnitude, taken to be gamma distributed: a mean of
+/// magnitudes is skewed to the right, and a normal tail would call its excursions drift.
+fn magnitude_root(deviation: f64, variance: f64) -> f64 {
+    // In units of the score the magnitude of a normal has this mean.
+    let mean = ScoreKind::Scale.per_unit();
+    let shape = mean * mean / variance.max(f64::MIN_POSITIVE);
+    let ratio = (1.0 + deviation / mean).max(0.05);
+    let deviance = 2.0 * shape * (ratio - 1.0 - ratio.ln());
+    deviance.max(0.0).sqrt().copysign(deviation)
 }
 
 /// Kullback-Leibler divergence between two Bernoulli shares, in nats.
@@ -185,6 +205,7 @@ pub fn judge(
         own: shares.concentration(),
         rows: 0.0,
         windows,
+        spread: 1.0,
     };
     let found = deviations(learned, expected, found);
     Ok(compare(learned, &found, &worth, &SmallestEffect::default()))
@@ -205,9 +226,10 @@ fn compare(
         }
         let worth = Worth {
             rows: at.rows,
+            spread: at.spread,
             ..*worth
         };
-        let scatter = row_variance(score, at.reference, signal.rows);
+        let scatter = row_variance(score, at.reference, signal.rows, at.spread);
         let variance = variance(score, &worth, scatter);
         let tested = test(
             signal,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::profile::{Profile, ProfileError, Reference};
 
-use super::scores::{Score, mean_of, scores_of};
+use super::scores::{Score, ScoreKind, mean_of, scores_of, slope, spread};
 use super::{
     ASSUMED_DEGREES, CALIBRATION_FORMAT, Calibration, Component, DEFAULT_DEVICE_ICC,
     DEFAULT_OWN_ICC, DEFAULT_SHARED_ICC, SPANS, ScoreCalibration, SignalCalibration, SpanVariance,
@@ -206,41 +206,45 @@ impl Learner {
             }
             false => 0.0,
         };
-        let expected: Vec<f64> = self
-            .reference
-            .slots
-            .iter()
-            .map(|slot| {
-                let (rows, slot_mean, _) =
-                    mean_of(score.kind, &score.weights, &slot.signals[signal]);
-                // Rates are rare, so a slot's own says little.
-                if rows == 0.0 || score.kind.is_rate() {
-                    mean
-                } else {
-                    slot_mean
-                }
-            })
-            .collect();
+        let expected = self.expected(signal, score);
+        let average = {
+            let rows: f64 = expected.iter().map(|slot| slot.rows).sum();
+            let sum: f64 = expected.iter().map(|slot| slot.rows * slot.variance).sum();
+            if rows > 0.0 {
+                sum / rows
+            } else {
+                total_variance
+            }
+        };
         let mut cells = Vec::new();
         for (device, windows) in self.cells.values().enumerate() {
             for (&window, means) in windows {
                 let cell = means[column];
-                if cell.rows > 0.0 {
-                    let slot = self.reference.season.slot(window * self.window_us);
-                    cells.push(Cell {
-                        device,
-                        window,
-                        slot: if score.kind.is_rate() { 0 } else { slot },
-                        rows: f64::from(cell.rows),
-                        deviation: f64::from(cell.mean) - expected[slot],
-                        row_variance: f64::from(cell.variance),
-                    });
+                if cell.rows <= 0.0 {
+                    continue;
                 }
+                let slot = self.reference.season.slot(window * self.window_us);
+                let at = &expected[slot];
+                let mut deviation = f64::from(cell.mean) - at.mean;
+                if score.kind == ScoreKind::Scale {
+                    // The location is the score before the scale.
+                    deviation -= at.slope * (f64::from(means[column - 1].mean) - at.location);
+                }
+                let spread = spread(score.kind, at.variance, average);
+                cells.push(Cell {
+                    device,
+                    window,
+                    slot: if score.kind.is_rate() { 0 } else { slot },
+                    rows: f64::from(cell.rows),
+                    deviation: deviation / spread.sqrt(),
+                    row_variance: f64::from(cell.variance) / spread,
+                });
             }
         }
         let fitted = fit(&cells);
         let variance = total_variance.max(floor);
-        let calibration = with_defaults(score, mean, variance, &fitted);
+        let mut calibration = with_defaults(score, mean, variance, &fitted);
+        calibration.slot_variance = average;
         if fitted.single_slot_windows {
             let note = format!(
                 "signal {name:?}: some hours of the season were seen only once, so what devices share is judged with twice its variance"
@@ -251,6 +255,51 @@ impl Learner {
         }
         calibration
     }
+
+    /// What a score is expected to be, slot by slot.
+    fn expected(&self, signal: usize, score: &Score) -> Vec<Slot> {
+        let total = &self.total.signals[signal];
+        let location = self.scores[signal].first();
+        let slots = self
+            .reference
+            .slots
+            .iter()
+            .map(|slot| &slot.signals[signal]);
+        slots
+            // Rates are rare, so a slot's own says little.
+            .map(|slot| match slot.binned() == 0 || score.kind.is_rate() {
+                true => total,
+                false => slot,
+            })
+            .map(|slot| {
+                let (rows, mean, variance) = mean_of(score.kind, &score.weights, slot);
+                let mut at = Slot {
+                    rows,
+                    mean,
+                    variance,
+                    ..Slot::default()
+                };
+                if let (ScoreKind::Scale, Some(location)) = (score.kind, location) {
+                    let (_, mean, variance) = mean_of(location.kind, &location.weights, slot);
+                    at.location = mean;
+                    at.slope = slope(&score.weights, &location.weights, slot);
+                    at.variance -= at.slope * at.slope * variance;
+                }
+                at
+            })
+            .collect()
+    }
+}
+
+/// One score in one slot of the season.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    rows: f64,
+    mean: f64,
+    variance: f64,
+    /// Of the scale: where the location is, and how the one moves with the other.
+    location: f64,
+    slope: f64,
 }
 
 impl Mean {
@@ -299,6 +348,7 @@ fn with_defaults(score: &Score, mean: f64, variance: f64, fitted: &Fit) -> Score
         kind: score.kind,
         weights: score.weights.clone(),
         mean,
+        slot_variance: variance,
         row_variance: match fitted.row_variance {
             Some(learned) => learned.max(variance * 1e-6),
             None => variance,

@@ -233,6 +233,9 @@ pub struct Deviation {
     pub deviation: f64,
     /// Mean score of the reference for this window.
     pub reference: f64,
+    /// Variance of the reference's rows at this time of the season over what it is on average: at
+    /// noon, when half of the answers are `yes`, their share wanders further than at night.
+    pub spread: f64,
 }
 
 /// How far each score of a signal is from its reference. Both profiles are of the calibration's
@@ -242,20 +245,70 @@ pub fn deviations(
     reference: &SignalProfile,
     current: &SignalProfile,
 ) -> Vec<Deviation> {
-    signal
-        .scores
-        .iter()
-        .map(|score| {
-            let (reference_rows, expected, _) = mean_of(score.kind, &score.weights, reference);
-            let (rows, mean, _) = mean_of(score.kind, &score.weights, current);
-            if reference_rows == 0.0 || rows == 0.0 {
-                return Deviation::default();
-            }
-            Deviation {
-                rows,
-                deviation: mean - expected,
-                reference: expected,
-            }
-        })
-        .collect()
+    let slope = match signal.scores.as_slice() {
+        [location, scale, ..] if scale.kind == ScoreKind::Scale => {
+            slope(&scale.weights, &location.weights, reference)
+        }
+        _ => 0.0,
+    };
+    let mut found: Vec<Deviation> = Vec::with_capacity(signal.scores.len());
+    for score in &signal.scores {
+        let (reference_rows, expected, variance) = mean_of(score.kind, &score.weights, reference);
+        let (rows, mean, _) = mean_of(score.kind, &score.weights, current);
+        if reference_rows == 0.0 || rows == 0.0 {
+            found.push(Deviation::default());
+            continue;
+        }
+        let mut deviation = mean - expected;
+        let mut variance = variance;
+        if let (ScoreKind::Scale, Some(location)) = (score.kind, signal.scores.first()) {
+            let (_, _, of_location) = mean_of(location.kind, &location.weights, reference);
+            deviation -= slope * found[0].deviation;
+            variance -= slope * slope * of_location;
+        }
+        found.push(Deviation {
+            rows,
+            deviation,
+            reference: expected,
+            spread: spread(score.kind, variance, score.slot_variance),
+        });
+    }
+    found
+}
+
+/// Largest factor by which a time of the season is taken to be calmer or wilder than the average,
+/// since that is estimated as well.
+const SPREAD_MAX: f64 = 4.0;
+
+/// Variance of a slot's rows over the average of the slots.
+pub(super) fn spread(kind: ScoreKind, slot: f64, average: f64) -> f64 {
+    if kind.is_rate() || average <= 0.0 {
+        return 1.0;
+    }
+    (slot / average).clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
+}
+
+/// By how much the mean of one score moves with that of another when the reference is shifted a
+/// little: the regression of the one on the other within it. The scale is orthogonal to the location
+/// over the whole reference, but not within an hour that lies off its middle; without this, a shift
+/// at night would read as a spread.
+pub(super) fn slope(of: &[f64], on: &[f64], reference: &SignalProfile) -> f64 {
+    let rows = reference.binned() as f64;
+    if rows == 0.0 {
+        return 0.0;
+    }
+    let (mut a, mut b, mut ab, mut bb) = (0.0, 0.0, 0.0, 0.0);
+    for ((&count, x), y) in reference.bins.iter().zip(of).zip(on) {
+        let share = count as f64 / rows;
+        a += share * x;
+        b += share * y;
+        ab += share * x * y;
+        bb += share * y * y;
+    }
+    let variance = bb - b * b;
+    if variance > SCORE_SD_MIN {
+        (ab - a * b) / variance
+    } else {
+        0.0
+    }
 }

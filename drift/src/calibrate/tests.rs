@@ -310,6 +310,7 @@ fn shares_keep_their_tail() {
         kind: ScoreKind::Share(1),
         weights: vec![0.0, 1.0],
         mean: 0.02,
+        slot_variance: 0.02 * 0.98,
         row_variance: 0.02 * 0.98,
         device: none,
         spans: vec![SpanVariance {
@@ -323,6 +324,7 @@ fn shares_keep_their_tail() {
         own: 0.1,
         rows: 60.0,
         windows: 1.0,
+        spread: 1.0,
     };
     let sum: Variance = variance(&score, &worth, 0.02 * 0.98);
     let found = 10.0 / 60.0 - 0.02;

@@ -136,6 +136,8 @@ pub struct Worth {
     pub rows: f64,
     /// Length of the span in the calibration's windows, above 0.
     pub windows: f64,
+    /// [`Deviation::spread`]: V scales with it.
+    pub spread: f64,
 }
 
 impl Worth {
@@ -150,12 +152,12 @@ impl Worth {
         shared: bool,
     ) -> f64 {
         let score = &signal.scores[score];
-        let scatter = super::judge::row_variance(score, reference, signal.rows);
+        let scatter = super::judge::row_variance(score, reference, signal.rows, self.spread);
         let all = variance(score, self, scatter).total;
         if shared {
             return all;
         }
-        (all - lasting(&score.spans, self.windows).0.variance).max(f64::MIN_POSITIVE)
+        (all - self.spread * lasting(&score.spans, self.windows).0.variance).max(f64::MIN_POSITIVE)
     }
 
     /// Independent rows that the whole histogram is worth: of the scores of its bins, the least, so
@@ -169,11 +171,12 @@ impl Worth {
             }
             let worth = Self {
                 rows: at.rows,
+                spread: at.spread,
                 ..*self
             };
             let one = match score.kind.is_share() {
-                true => super::judge::row_variance(score, at.reference, signal.rows),
-                false => 1.0,
+                true => super::judge::row_variance(score, at.reference, signal.rows, at.spread),
+                false => at.spread,
             };
             least = least.min(one / worth.variance(signal, index, at.reference, true));
         }
@@ -223,10 +226,10 @@ impl Variance {
 /// share).
 pub(super) fn variance(score: &ScoreCalibration, worth: &Worth, row_variance: f64) -> Variance {
     let mut sum = Variance::default();
-    sum.add(worth.devices, score.device);
+    sum.add(worth.spread * worth.devices, score.device);
     let (shared, own) = lasting(&score.spans, worth.windows);
-    sum.add(1.0, shared);
-    sum.add(worth.own, own);
+    sum.add(worth.spread, shared);
+    sum.add(worth.spread * worth.own, own);
     let rows = Component {
         variance: row_variance,
         degrees: KNOWN,

@@ -90,6 +90,7 @@ fn rows_effective(
         own: devices.concentration(),
         rows: 0.0,
         windows: context.windows_per_step(),
+        spread: 1.0,
     };
     worth.rows_effective(learned, &judged.point.deviations)
 }

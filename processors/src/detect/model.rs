@@ -222,6 +222,7 @@ impl Model {
         self.snapshots.retain(|at, _| *at <= from);
         let starts: Vec<i64> = self.windows.range(start..).map(|(&at, _)| at).collect();
         let mut measures = 0;
+        let mut doubtful = Vec::new();
         for start_us in starts {
             let Some(config) = configs.at(start_us).cloned() else {
                 continue;
@@ -246,7 +247,16 @@ impl Model {
             if start_us >= from {
                 stats.judged.inc();
                 measures += outcome.measures.len();
-                self.tell(&config.0, start_us, outcome, told, stats);
+                let open = outcome.open.clone();
+                let gone = self.tell(&config.0, start_us, outcome, told, stats);
+                // One that only begins a little later still is the same story.
+                doubtful.retain(|(_, key): &(i64, String)| !open.contains(key));
+                doubtful.extend(gone.into_iter().map(|key| (start_us, key)));
+            }
+        }
+        for (start_us, key) in doubtful {
+            if let Some(config) = configs.at(start_us) {
+                self.refute(&config.0, start_us, key, told, stats);
             }
         }
     }
@@ -307,7 +317,8 @@ impl Model {
             .map(|((_, key), said)| (key, said))
     }
 
-    /// Holds what a window came to against what was said of it.
+    /// Holds what a window came to against what was said of it. Returns the keys of findings that
+    /// were said to hold in it, and do not.
     fn tell(
         &mut self,
         config: &DetectConfig,
@@ -315,32 +326,43 @@ impl Model {
         outcome: Outcome,
         told: &mut Told,
         stats: &DetectStats,
-    ) {
+    ) -> Vec<String> {
         self.tell_measures(start_us, outcome.measures, told);
         let mut said: BTreeSet<String> = BTreeSet::new();
         for statement in outcome.statements {
             said.insert(statement.finding.key.clone());
             self.say(config, start_us, statement, told, stats);
         }
-        let before: Vec<(String, Said)> = self
-            .said_in(start_us)
+        self.said_in(start_us)
             .filter(|(key, _)| !said.contains(*key) && !outcome.open.contains(*key))
             .filter(|(_, said)| said.finding.state == FindingState::Drifted)
-            .map(|(key, said)| (key.clone(), said.clone()))
-            .collect();
-        for (_, before) in before {
-            let mut finding = before.finding;
-            finding.state = FindingState::Refuted;
-            finding.explanation = format!(
-                "data that came late shows that this never was: {}",
-                finding.explanation
-            );
-            let statement = Statement {
-                material: "refuted".into(),
-                finding,
-            };
-            self.say(config, start_us, statement, told, stats);
-        }
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Says of a finding that it never was.
+    fn refute(
+        &mut self,
+        config: &DetectConfig,
+        start_us: i64,
+        key: String,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) {
+        let Some(before) = self.said.get(&(start_us, key)) else {
+            return;
+        };
+        let mut finding = before.finding.clone();
+        finding.state = FindingState::Refuted;
+        finding.explanation = format!(
+            "data that came late shows that this never was: {}",
+            finding.explanation
+        );
+        let statement = Statement {
+            material: "refuted".into(),
+            finding,
+        };
+        self.say(config, start_us, statement, told, stats);
     }
 
     fn tell_measures(&mut self, start_us: i64, mut measures: Vec<Measure>, told: &mut Told) {

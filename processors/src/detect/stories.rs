@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use driftline_drift::calibrate::{Against, exact};
+use driftline_drift::calibrate::{Against, ScoreKind, exact};
 use driftline_drift::explain::{Cause, Known, Part, belongs, peel};
 use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::measure::{Cohort, Finding, FindingKind, FindingState};
@@ -226,11 +226,39 @@ impl Stories {
             }
         }
         for cause in peeling.causes {
-            if self.is_raised(context, seen, kind, &strongest, &cause) {
+            if !self.is_told(&parts, signal, kind, strongest.kind, &cause)
+                && self.is_raised(context, seen, kind, &strongest, &cause)
+            {
                 let moved = moved(&strongest, cause.effect, cause.gain);
                 self.open(kind, cause, signal, moved, window);
             }
         }
+    }
+
+    /// Whether an open story tells of a cause already: one of which it is but a part, or for a spread
+    /// one of the same signal that it overlaps with, since a shift changes spreads as well.
+    fn is_told(
+        &self,
+        parts: &[Part],
+        signal: usize,
+        kind: FindingKind,
+        score: ScoreKind,
+        cause: &Cause,
+    ) -> bool {
+        self.open
+            .iter()
+            .filter(|story| story.kind == kind || story.kind == FindingKind::InputDrift)
+            .any(|story| {
+                let mut inside = parts
+                    .iter()
+                    .filter(|part| belongs(&cause.scope, &part.cell))
+                    .map(|part| belongs(&story.scope, &part.cell));
+                let spread = score == ScoreKind::Scale && story.signals.contains_key(&signal);
+                match spread {
+                    true => inside.any(|inside| inside),
+                    false => inside.all(|inside| inside),
+                }
+            })
     }
 
     /// Whether a cause is a finding: large enough, in the direction that matters, and not about to

@@ -197,6 +197,7 @@ impl Fold {
                 own: total.devices.concentration(),
                 rows: total.rows,
                 windows: total.windows as f64 * context.windows_per_step(),
+                spread: total.spread,
             };
             let before = past.unwrap_or(0.0);
             parts.push(Part {
