@@ -115,7 +115,7 @@ impl fmt::Display for Size {
         let (unit, factor) = SIZES[..4]
             .iter()
             .rev()
-            .find(|(_, factor)| self.0 != 0 && self.0 % (*factor as u64) == 0)
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor as u64))
             .unwrap_or(&SIZES[0]);
         write!(f, "{}{unit}", self.0 / *factor as u64)
     }

@@ -10,18 +10,20 @@ use driftline_schemas::frame::{
     Body, Envelope, Frame, FrameLimits, Overrides, Sent, decode, encode, peek,
 };
 use driftline_schemas::packed::{PackedBuilder, PackedRecord, RecordHead, SchemaCache};
-use driftline_schemas::profile::Profile;
+use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::profile::codec::Reader;
+use driftline_schemas::profile::reference::Season;
+use driftline_schemas::profile::{Cell, CellProfile, Profile, ProfileKey, Reference};
 use driftline_schemas::quantity::{NAN, UNSEEN};
 use driftline_schemas::rows::{Column, Kind, RowSchema, Rows, Values};
 use driftline_schemas::source::{FrameHead, Link, Origin, Role};
 
 use crate::common::boiler;
-use crate::frame::sample_profile;
+use crate::frame::{sample_layout, sample_profile};
 
 pub(crate) const START_US: i64 = 1_700_000_000_000_000;
 
-fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+pub(crate) fn golden(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(name);
@@ -340,4 +342,43 @@ fn a_profile_of_version_1_is_read_and_written() {
     let bytes = golden("profile-v1.bin", || profile.encode());
     assert_eq!(Profile::decode(&mut Reader::new(&bytes)).unwrap(), profile);
     assert_eq!(profile.encode(), bytes);
+}
+
+/// A record of the profiles topic, as version 1 wrote it, is read, and written again with the same
+/// bytes.
+#[test]
+fn a_profile_batch_of_version_1_is_read_and_written() {
+    let cell = CellProfile {
+        key: ProfileKey {
+            tenant: "acme".into(),
+            model: "boiler".into(),
+            version: "1.4.0".into(),
+            pane_start_us: START_US,
+            pane_length_us: 60_000_000,
+            cell: Cell::of(&origin("d17")),
+        },
+        profile: sample_profile().profile,
+    };
+    let batch = ProfileBatch {
+        input_partition: 7,
+        watermark_us: START_US,
+        cells: vec![cell],
+    };
+    let bytes = golden("profile-batch-v1.bin", || batch.encode());
+    assert_eq!(ProfileBatch::decode(&bytes).unwrap(), batch);
+    assert_eq!(batch.encode(), bytes);
+}
+
+/// A bundle's reference, as version 1 wrote it, is read, and written again with the same bytes.
+#[test]
+fn a_reference_of_version_1_is_read_and_written() {
+    let reference = Reference {
+        made_from: "train.csv".into(),
+        layout: sample_layout(),
+        season: Season::None,
+        slots: vec![sample_profile().profile],
+    };
+    let bytes = golden("reference-v1.bin", || reference.encode());
+    assert_eq!(Reference::decode(&bytes).unwrap(), reference);
+    assert_eq!(reference.encode(), bytes);
 }

@@ -6,6 +6,7 @@
 //! - `common`: models, schemas and rows to test with
 //! - `frame`: round trips and hostile bytes of the wire frame
 //! - `sizes`: what frames of real telemetry weigh
+//! - `conclusions`: measures, findings, alerts and what else travels as JSON
 //! - `golden`: pinned bytes of every format
 //! - `packed`: records of the log
 //! - `profile_law`: profiles merge to the same bytes whatever the split, order and grouping
@@ -21,6 +22,7 @@
 )]
 
 mod common;
+mod conclusions;
 mod frame;
 mod golden;
 mod packed;

@@ -1,6 +1,5 @@
 //! Records as rows of the lake's tables.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -10,10 +9,6 @@ use arrow::datatypes::{
 };
 use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::frame::Body;
-use driftline_schemas::measure::{
-    Alert, AlertChange, AlertState, Cohort, Contribution, Finding, FindingKind, FindingState,
-    Measure,
-};
 use driftline_schemas::packed::{PackedBuilder, PackedRecord, RecordHead, SchemaCache};
 use driftline_schemas::profile::{Cell, CellProfile, ProfileKey};
 use driftline_schemas::rows::{Column, Kind, RowSchema, Rows};
@@ -21,6 +16,7 @@ use driftline_schemas::source::{FrameHead, Origin, inference_id_text};
 use driftline_schemas::tables::{self, DESCRIPTION, PARTITION_COLUMNS, Place, Table, Telemetry};
 
 use crate::common::{boiler, numbers};
+use crate::conclusions;
 use crate::frame::sample_profile;
 use crate::golden;
 
@@ -414,61 +410,17 @@ fn profiles_become_rows() {
 /// Conclusions and dead letters become rows.
 #[test]
 fn conclusions_become_rows() {
-    let measure = Measure {
-        format: 1,
-        tenant: "acme".into(),
-        model: "boiler".into(),
-        version: "1.4.0".into(),
-        cohort: Cohort(BTreeMap::from([
-            ("firmware".into(), "2.1".into()),
-            ("region".into(), "eu".into()),
-        ])),
-        signal: "temperature".into(),
-        window_start_us: golden::START_US,
-        window_end_us: golden::START_US + 900_000_000,
-        revision: 1,
-        method: "psi".into(),
-        method_version: 1,
-        value: Some(0.3),
-        p_value: None,
-        threshold: Some(0.2),
-        crossed: true,
-        rows: 900,
-        devices: 12.0,
-        reference_rows: 10_000,
-        reference: "abc".into(),
-        config: "def".into(),
-    };
+    let (measure, finding, alert) = (
+        conclusions::measure(),
+        conclusions::finding(),
+        conclusions::alert(),
+    );
     let batch = tables::measures(&[(PLACE, measure)]).unwrap();
     assert_eq!(batch.schema(), Table::Measures.schema());
     assert_eq!(text(&batch, "cohort", 0), "firmware=2.1 & region=eu");
     assert!(column(&batch, "p_value").is_null(0));
 
-    let share = |name: &str, share| Contribution {
-        name: name.into(),
-        share,
-    };
-    let finding = Finding {
-        format: 1,
-        key: "k".into(),
-        tenant: "acme".into(),
-        model: "boiler".into(),
-        version: "1.4.0".into(),
-        kind: FindingKind::InputDrift,
-        scope: "estate".into(),
-        state: FindingState::Drifted,
-        revision: 0,
-        window_start_us: golden::START_US,
-        window_end_us: golden::START_US + 1,
-        signals: vec![share("temperature", 0.8), share("pressure", 0.2)],
-        attributes: vec![],
-        evidence: "psi 0.3".into(),
-        explanation: "temperature moved".into(),
-        sql: "select 1".into(),
-        reference: "abc".into(),
-        config: "def".into(),
-    };
-    let batch = tables::findings(&[(PLACE, finding.clone()), (PLACE, finding.clone())]).unwrap();
+    let batch = tables::findings(&[(PLACE, finding.clone()), (PLACE, finding)]).unwrap();
     assert_eq!(batch.schema(), Table::Findings.schema());
     let signals = column(&batch, "signals").as_list::<i32>().value(1);
     assert_eq!(signals.as_string::<i32>().value(0), "temperature");
@@ -479,18 +431,6 @@ fn conclusions_become_rows() {
         0
     );
 
-    let alert = Alert {
-        format: 1,
-        id: "a1".into(),
-        key: "k".into(),
-        state: AlertState::Open,
-        change: AlertChange::Updated,
-        sequence: 2,
-        at_us: golden::START_US,
-        opened_window_us: golden::START_US,
-        about_the_past: false,
-        finding,
-    };
     let batch = tables::alerts(&[(PLACE, alert)]).unwrap();
     assert_eq!(batch.schema(), Table::Alerts.schema());
     assert_eq!(
