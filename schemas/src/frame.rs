@@ -56,8 +56,8 @@
 //! that of the model's inferences.
 //!
 //! The body is an LZ4 block when that is smaller. `dictionary` is there for preset dictionaries of
-//! LZ4, and only 0 (none) is in use: a dictionary that both sides could derive from the schema holds
-//! names and categories, none of which is in a body, so it did not make single rows any smaller.
+//! LZ4, and only 0 (none) is in use: what both sides could derive from the schema are names and
+//! categories, and a body has neither, so there is nothing in it that would match.
 //!
 //! Frames of one request follow one another, each behind its length ([`split`]).
 //!
