@@ -237,7 +237,7 @@ fn latest(frames: &[Told], sent_now: Option<i64>) -> Vec<(u64, Sent)> {
     let mut latest: Vec<(u64, Sent)> = Vec::new();
     for told in frames {
         let sent = match (told.sent, sent_now) {
-            (Sent::At(_), Some(now)) => Sent::At(now),
+            (Sent::At(_) | Sent::Unsaid, Some(now)) => Sent::At(now),
             (sent, _) => sent,
         };
         let known = latest.iter_mut().find(|(boot, known)| {

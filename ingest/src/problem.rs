@@ -19,6 +19,7 @@
 //! | `rate-limited` | 429 | yes, after `Retry-After` |
 //! | `internal` | 500 | yes; tell the operator |
 //! | `overloaded`, `log-unavailable` | 503 | yes, after `Retry-After` |
+//! | `bundle-unavailable` | 503 | yes, once the operator has put the registered bundle in its place |
 //!
 //! A request is acknowledged as a whole or refused as a whole: after any of these, nothing of it was
 //! written, except after `log-unavailable`, where it may have been, and a resend is removed later.
@@ -51,6 +52,7 @@ pub enum ProblemKind {
     Internal,
     Overloaded,
     LogUnavailable,
+    BundleUnavailable,
 }
 
 impl ProblemKind {
@@ -116,6 +118,11 @@ impl ProblemKind {
             ),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the gateway failed"),
             Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "the gateway is busy"),
+            Self::BundleUnavailable => (
+                "bundle-unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "the model's bundle cannot be read at the moment",
+            ),
             Self::LogUnavailable => (
                 "log-unavailable",
                 S::SERVICE_UNAVAILABLE,

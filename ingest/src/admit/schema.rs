@@ -94,7 +94,7 @@ impl Admission {
             )
             .map_err(|error| match error {
                 RegistryError::Store { .. } => Problem::new(
-                    ProblemKind::Overloaded,
+                    ProblemKind::BundleUnavailable,
                     error.to_string(),
                     "the operator must put the bundle in its place; send the same again later",
                 )

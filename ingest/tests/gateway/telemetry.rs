@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::ipc::writer::StreamWriter;
-use driftline_schemas::topic::{HEALTH, INFERENCES};
+use driftline_log::{Log, Output};
+use driftline_schemas::registry::{BundleRecord, REGISTRY_FORMAT, RegistryRecord};
+use driftline_schemas::topic::{HEALTH, INFERENCES, REGISTRY};
+use proptest::test_runner::{Config, TestRunner};
 
 use crate::estate::{Answer, Estate, NOW, bundle};
 
@@ -151,4 +154,66 @@ fn tables_that_make_no_sense_are_refused() {
     assert_eq!(model("boiler@2").acknowledged(), (1, 1));
     let (_, record) = &estate.records(INFERENCES)[0];
     assert_eq!(&*record.head.version, "2");
+}
+
+/// A bundle that was registered but is not in its place is the operator's fault, and may pass.
+#[test]
+fn a_bundle_that_cannot_be_read_is_told_apart() {
+    let estate = Estate::new();
+    let record = RegistryRecord::Bundle(BundleRecord {
+        format: REGISTRY_FORMAT,
+        tenant: "acme".into(),
+        model: "boiler".into(),
+        version: "7".into(),
+        variant: "int8".into(),
+        digest: "sha256:0".into(),
+        path: "acme/boiler/7+int8".into(),
+        registered_at_us: NOW,
+    });
+    let output = Output {
+        topic: REGISTRY.into(),
+        partition: 0,
+        key: record.key().into_bytes(),
+        value: Some(serde_json::to_vec(&record).unwrap()),
+        timestamp_us: NOW,
+    };
+    let mut appender = estate.log.memory.appender("test").unwrap();
+    appender.append(vec![output]).unwrap();
+    estate.registry.refresh().unwrap();
+    let model = ("driftline-model", "boiler@7+int8");
+    let answer = post(&estate, "inferences", &[model], &line(NOW, "1"));
+    assert_eq!(
+        (answer.status, answer.problem()),
+        (503, "bundle-unavailable")
+    );
+    estate.assert_nothing_written();
+}
+
+/// Whatever comes as rows, and whatever it claims to be, the answer is a refusal or an
+/// acknowledgement, never a failure of ours.
+#[test]
+fn any_bytes_are_answered() {
+    let estate = Estate::new();
+    let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..300);
+    let text = "[\\[\\]{}\":,0-9a-z\n -]{0,200}";
+    let both = (bytes, text, 0..3usize);
+    let mut runner = TestRunner::new(Config::with_cases(150));
+    let checked = runner.run(&both, |(bytes, text, path)| {
+        let (path, kind) = [
+            ("/v1/frames", crate::estate::FRAMES),
+            ("/v1/telemetry/health", "application/x-ndjson"),
+            (
+                "/v1/telemetry/inferences",
+                "application/vnd.apache.arrow.stream",
+            ),
+        ][path];
+        let mut frame = estate.inferences(1, 0, &[NOW]);
+        frame.splice(9.., bytes.iter().copied());
+        for body in [&bytes[..], text.as_bytes(), &frame[..]] {
+            let answer = estate.post("d1", path, &[("content-type", kind)], body);
+            proptest::prop_assert!(answer.status < 500, "{:?}", answer);
+        }
+        Ok(())
+    });
+    checked.unwrap();
 }
