@@ -1,2 +1,159 @@
-//! placeholder
-fn main(){}
+//! `driftline`: the one binary. See `driftline help`.
+
+mod config;
+mod control;
+mod demo;
+mod device;
+mod metrics;
+mod model;
+mod output;
+mod pipeline;
+mod replay;
+mod serve;
+mod simulate;
+mod sql;
+mod telemetry;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use config::{Config, Role, TelemetryConfig};
+use output::OutputFormat;
+
+/// Exit code when a command failed.
+const FAILED: u8 = 1;
+/// Exit code for wrong usage or configuration; clap uses it as well.
+const USAGE: u8 = 2;
+
+/// Streaming telemetry and drift detection for machine-learning models on devices.
+#[derive(Debug, Parser)]
+#[command(name = "driftline", version, max_term_width = 100)]
+struct Cli {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE", env = "DRIFTLINE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Data folder: the embedded log, the local lake, bundles [default: ./driftline-data].
+    #[arg(long, global = true, value_name = "DIR", env = "DRIFTLINE_DIR")]
+    dir: Option<PathBuf>,
+    /// How answers are written: a table on a terminal, else JSON, unless said otherwise.
+    #[arg(long, global = true, value_enum)]
+    format: Option<OutputFormat>,
+    /// Only errors on standard error.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The whole system on a simulated estate, with faults injected and found.
+    Demo(demo::DemoArgs),
+    /// Runs the roles of the pipeline until asked to end.
+    Serve {
+        /// Roles to run in place of the configured ones.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        role: Vec<Role>,
+    },
+    /// Asks the lake in SQL.
+    Sql(sql::SqlArgs),
+    /// Makes, checks, shows and registers bundles.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Adds, lists and revokes devices.
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Sends telemetry from a file through a model, as devices would.
+    Replay(replay::ReplayArgs),
+    /// Sends telemetry of an estate that the seed makes.
+    Simulate(simulate::SimulateArgs),
+    /// Checks and shows the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Checks the file and what the environment overrides.
+    Check,
+    /// Shows the configuration in force, as TOML.
+    Show,
+    /// Shows the JSON schema of the configuration.
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Two providers are compiled in (deltalake brings the other), so one has to be named. It fails
+    // only when one was installed before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = match Config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("driftline: {error:#}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("driftline: no threads can be started: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    match runtime.block_on(run(cli, config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("driftline: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
+    let dir = cli.dir.clone().unwrap_or_else(|| PathBuf::from("driftline-data"));
+    let format = OutputFormat::or_suitable(cli.format);
+    let telemetry = match &cli.command {
+        // One-off commands speak for themselves.
+        Command::Serve { .. } => config.telemetry.clone(),
+        _ => TelemetryConfig {
+            log: "warn,datafusion=error,delta_kernel=error,buoyant_kernel=error,deltalake=error,tract=error".into(),
+            ..config.telemetry.clone()
+        },
+    };
+    let _exporters = telemetry::init(&telemetry, cli.quiet)?;
+    match cli.command {
+        Command::Demo(args) => {
+            let format = cli.format.unwrap_or(OutputFormat::Table);
+            let matches = demo::run(args, cli.dir.as_deref(), format, cli.quiet).await?;
+            return Ok(if matches { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+        Command::Serve { role } => serve::run(config, &dir, role).await?,
+        Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
+        Command::Model(command) => model::run(&config, &dir, command, format).await?,
+        Command::Device(command) => device::run(&config, &dir, command, format).await?,
+        Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
+        Command::Simulate(args) => simulate::run(args, format, cli.quiet).await?,
+        Command::Config(command) => show_config(&config, &command, cli.config.as_deref())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_config(config: &Config, command: &ConfigCommand, file: Option<&Path>) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match command {
+        ConfigCommand::Check => {
+            let what = file.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+            writeln!(out, "{what}: all right")?;
+        }
+        ConfigCommand::Show => write!(out, "{}", toml::to_string_pretty(config)?)?,
+        ConfigCommand::Schema => {
+            let schema = schemars::schema_for!(Config);
+            writeln!(out, "{}", serde_json::to_string_pretty(&schema)?)?;
+        }
+    }
+    Ok(())
+}

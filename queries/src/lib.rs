@@ -6,5 +6,12 @@
 //! # Layout
 //!
 //! - [`functions`]: drift in SQL
+//! - [`session`]: a session over the lake
+//! - [`answer`]: answers as table, JSON or CSV
 
+pub mod answer;
 pub mod functions;
+pub mod session;
+
+pub use answer::Format;
+pub use session::{QueryError, Session};

@@ -1,0 +1,200 @@
+//! What operators do to a running pipeline: devices, bundles.
+//!
+//! The embedded log belongs to one process, so while `serve` runs, commands go to its control
+//! socket in the data folder (which is as private as the folder); else they open the log themselves.
+//! Both ways execute the same [`Command`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use driftline_emitter::store;
+use driftline_log::Log;
+use driftline_log::registry::Registry;
+use driftline_schemas::clock::Clock;
+use driftline_schemas::source::Origin;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::pipeline;
+
+/// Name of the socket in the data folder.
+const SOCKET: &str = "control.sock";
+/// How long a command may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Something to be done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// Adds a device; the answer has its token, once.
+    DeviceAdd {
+        /// Identity and attributes.
+        origin: Origin,
+    },
+    /// Lists devices.
+    DeviceList {
+        /// Of one tenant only.
+        tenant: Option<String>,
+    },
+    /// Revokes a device.
+    DeviceRevoke {
+        /// Owner.
+        tenant: String,
+        /// Name.
+        device: String,
+    },
+    /// Registers a bundle.
+    ModelRegister {
+        /// Owner.
+        tenant: String,
+        /// Folder or archive, absolute.
+        path: PathBuf,
+    },
+    /// Lists bundles.
+    ModelList,
+}
+
+/// What a command needs.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    /// The log.
+    pub(crate) log: Arc<dyn Log>,
+    /// The registry.
+    pub(crate) registry: Arc<Registry>,
+    /// The clock.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Executes a command (blocks).
+///
+/// # Errors
+/// What the registry or the log said.
+pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> {
+    let now_us = scope.clock.now_us();
+    let mut appender = scope.log.appender("control")?;
+    match command {
+        Command::DeviceAdd { origin } => {
+            let device = Arc::clone(&origin.device);
+            let token = scope.registry.add_device(&mut *appender, origin, now_us)?;
+            Ok(json!({ "device": device, "token": token.expose() }))
+        }
+        Command::DeviceList { tenant } => {
+            scope.registry.refresh()?;
+            let devices: Vec<Value> = scope
+                .registry
+                .devices(tenant.as_deref())
+                .iter()
+                .map(|device| {
+                    let mut row = serde_json::to_value(&*device.origin).unwrap_or_default();
+                    row["added_at_us"] = json!(device.added_at_us);
+                    row["revoked"] = json!(device.revoked_at_us.is_some());
+                    row
+                })
+                .collect();
+            Ok(Value::Array(devices))
+        }
+        Command::DeviceRevoke { tenant, device } => {
+            scope.registry.revoke_device(&mut *appender, &tenant, &device, now_us)?;
+            Ok(json!({ "device": device, "revoked": true }))
+        }
+        Command::ModelRegister { tenant, path } => {
+            let bundle = store::load(&path)?;
+            let record = scope.registry.register_bundle(&mut *appender, &tenant, &bundle, now_us)?;
+            Ok(serde_json::to_value(record)?)
+        }
+        Command::ModelList => {
+            scope.registry.refresh()?;
+            let models: Vec<Value> = scope
+                .registry
+                .models()
+                .iter()
+                .map(|model| serde_json::to_value(&model.record).unwrap_or_default())
+                .collect();
+            Ok(Value::Array(models))
+        }
+    }
+}
+
+/// Sends a command to the `serve` that holds the data folder, or executes it on the log itself.
+///
+/// # Errors
+/// What went wrong, on either side.
+pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
+    let socket = dir.join(SOCKET);
+    if config.log.kafka.is_none() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
+        let client = reqwest::Client::builder()
+            .unix_socket(socket)
+            .timeout(TIMEOUT)
+            .build()?;
+        let response = client
+            .post("http://control/v1/control")
+            .json(&command)
+            .send()
+            .await
+            .context("control socket of the running serve")?;
+        let ok = response.status().is_success();
+        let answer: Value = response.json().await.context("answer of the running serve")?;
+        if ok {
+            return Ok(answer);
+        }
+        bail!("{}", answer["error"].as_str().unwrap_or("the running serve refused it"));
+    }
+    let (config, dir) = (config.clone(), dir.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let log = pipeline::open_log(&config, &dir)?;
+        let registry = pipeline::open_registry(&config, &dir, &log)?;
+        let clock = Arc::new(driftline_schemas::clock::SystemClock);
+        execute(&Scope { log, registry, clock }, command)
+    })
+    .await?
+}
+
+/// Serves commands and metrics on the data folder's socket until `shutdown` completes.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) async fn serve(
+    dir: &Path,
+    scope: Scope,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let path = dir.join(SOCKET);
+    // Left over from a process that was killed: the log's lock has shown that it is gone.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("control socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(&path)
+        .with_context(|| format!("control socket {}", path.display()))?;
+    let router = Router::new()
+        .route("/v1/control", post(control))
+        .route("/metrics", get(move || async move { metrics.text() }))
+        .with_state(scope);
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).await;
+    // The next start removes it too.
+    let _ = std::fs::remove_file(&path);
+    Ok(served?)
+}
+
+async fn control(State(scope): State<Scope>, Json(command): Json<Command>) -> (StatusCode, Json<Value>) {
+    let executed = tokio::task::spawn_blocking(move || execute(&scope, command)).await;
+    match executed {
+        Ok(Ok(answer)) => (StatusCode::OK, Json(answer)),
+        Ok(Err(error)) => (StatusCode::BAD_REQUEST, Json(json!({ "error": format!("{error:#}") }))),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Json(json!({ "error": error.to_string() })),
+        ),
+    }
+}

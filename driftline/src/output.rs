@@ -1,0 +1,85 @@
+//! Answers of commands: a table on a terminal, JSON for machines.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use serde_json::Value;
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
+    /// Comma-separated, with a header.
+    Csv,
+}
+
+impl OutputFormat {
+    /// What was asked for, or else what suits the output.
+    pub(crate) fn or_suitable(asked: Option<Self>) -> Self {
+        asked.unwrap_or_else(|| match std::io::stdout().is_terminal() {
+            true => Self::Table,
+            false => Self::Json,
+        })
+    }
+}
+
+/// Writes rows (an array of objects) or one object.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn write(value: &Value, format: OutputFormat) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
+        OutputFormat::Table => {
+            let mut table = comfy_table::Table::new();
+            table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+            
+            let columns = columns(value);
+            table.set_header(&columns);
+            for row in rows(value) {
+                table.add_row(columns.iter().map(|column| text(&row[column])));
+            }
+            writeln!(out, "{table}")?;
+        }
+        OutputFormat::Csv => {
+            let mut writer = csv::Writer::from_writer(out);
+            let columns = columns(value);
+            writer.write_record(&columns)?;
+            for row in rows(value) {
+                writer.write_record(columns.iter().map(|column| text(&row[column])))?;
+            }
+            writer.flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn rows(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(rows) => rows.iter().collect(),
+        row => vec![row],
+    }
+}
+
+fn columns(value: &Value) -> Vec<String> {
+    let mut columns: Vec<String> = Vec::new();
+    for row in rows(value) {
+        for key in row.as_object().into_iter().flatten().map(|(key, _)| key) {
+            if !columns.contains(key) {
+                columns.push(key.clone());
+            }
+        }
+    }
+    columns
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

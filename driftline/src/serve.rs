@@ -1,0 +1,97 @@
+//! `driftline serve`: the roles named in the configuration, until asked to end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use driftline_schemas::clock::{Clock, SystemClock};
+
+use crate::config::{Config, Role};
+use crate::control::{self, Scope};
+use crate::pipeline::{self, Pipeline};
+
+/// How often it is checked that all roles still run.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How often what all stages have read leaves the log.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs the roles until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When a role cannot start, or ended by itself.
+pub(crate) async fn run(mut config: Config, dir: &Path, roles: Vec<Role>) -> anyhow::Result<()> {
+    if !roles.is_empty() {
+        config.roles = roles;
+        config.check()?;
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = {
+        let (config, dir) = (config.clone(), dir.to_owned());
+        tokio::task::spawn_blocking(move || pipeline::open_log(&config, &dir)).await??
+    };
+    let pipeline = Pipeline::start(&config, dir, Arc::clone(&log), Arc::clone(&clock)).await?;
+    let (stop, _) = tokio::sync::watch::channel(false);
+    let control = config.log.kafka.is_none().then(|| {
+        let scope = Scope {
+            log: Arc::clone(&log),
+            registry: Arc::clone(&pipeline.registry),
+            clock: Arc::clone(&clock),
+        };
+        let (metrics, dir, mut stopped) = (Arc::clone(&pipeline.metrics), dir.to_owned(), stop.subscribe());
+        tokio::spawn(async move {
+            let shutdown = async move {
+                // A sender that was dropped asks as well.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            control::serve(&dir, scope, metrics, shutdown).await
+        })
+    });
+    let ended = wait(&pipeline, &log, &*clock).await;
+    stop.send_replace(true);
+    let stopped = pipeline.stop().await;
+    if let Some(control) = control {
+        control.await??;
+    }
+    stopped?;
+    match ended? {
+        None => Ok(()),
+        Some(role) => bail!("{role} ended by itself; its reason is in the log above"),
+    }
+}
+
+/// Waits for a signal, or for a role that ended by itself, whose name it gives.
+async fn wait(
+    pipeline: &Pipeline,
+    log: &Arc<dyn driftline_log::Log>,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<String>> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut check = tokio::time::interval(CHECK_EVERY);
+    let mut trim = tokio::time::interval(TRIM_EVERY);
+    loop {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                tracing::info!("interrupted, ending");
+                return Ok(None);
+            }
+            _ = terminate.recv() => {
+                tracing::info!("asked to end");
+                return Ok(None);
+            }
+            _ = check.tick() => {
+                if let Some(role) = pipeline.ended() {
+                    return Ok(Some(role));
+                }
+            }
+            _ = trim.tick() => {
+                let (log, now_us) = (Arc::clone(log), clock.now_us());
+                match tokio::task::spawn_blocking(move || log.trim(now_us)).await? {
+                    Ok(trimmed) => tracing::debug!(records = trimmed.records, "log trimmed"),
+                    Err(error) => tracing::warn!(%error, "log not trimmed, tried again later"),
+                }
+            }
+        }
+    }
+}

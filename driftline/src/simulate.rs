@@ -1,0 +1,129 @@
+//! `driftline simulate`: telemetry of an estate that the seed makes, sent to a gateway that runs
+//! elsewhere.
+//!
+//! Simulated time begins in the past, so that the gateway's clock, which is the real one, does not
+//! see the future: the simulation ends now, or goes on at real speed from there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, bail};
+use driftline_emitter::device::Runtime;
+use driftline_emitter::store;
+use driftline_emitter::uplink::http::{HttpUplink, agent};
+use driftline_schemas::clock::{Clock as _, SystemClock};
+use driftline_schemas::units::Span;
+use driftline_simulator::{Drive, Estate, EstateConfig, Fault, PacedClock};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::demo::bundle;
+use crate::output::{self, OutputFormat};
+
+/// Arguments of `driftline simulate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SimulateArgs {
+    /// Decides the estate.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Owner of the devices.
+    #[arg(long, default_value = "demo")]
+    tenant: String,
+    /// Simulated time to send; it ends now.
+    #[arg(long = "for", default_value = "2d")]
+    length: Span,
+    /// Simulated seconds per real second.
+    #[arg(long, default_value_t = 3_600.0)]
+    speed: f64,
+    /// A fault to inject, KIND@AFTER,key=value,…; may be given again.
+    #[arg(long = "fault", value_name = "FAULT")]
+    faults: Vec<Fault>,
+    /// Gateway to send to.
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    to: String,
+    /// File with one `device token` per line, as --write-devices and `device add` give them.
+    #[arg(long, value_name = "FILE", required_unless_present = "prepare")]
+    tokens_file: Option<PathBuf>,
+    /// Send nothing: write the bundle, and a script that registers it and all devices, to a folder.
+    #[arg(long, value_name = "DIR")]
+    prepare: Option<PathBuf>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the gateway refuses, or a file cannot be read or written.
+pub(crate) async fn run(args: SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
+    tokio::task::block_in_place(|| simulate(&args, format, quiet))
+}
+
+fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
+    let estate = Estate::new(EstateConfig {
+        seed: args.seed,
+        tenant: args.tenant.clone(),
+        ..EstateConfig::default()
+    });
+    let now_us = SystemClock.now_us();
+    let start_us = now_us - args.length.us();
+    if let Some(folder) = &args.prepare {
+        return prepare(&estate, start_us, folder);
+    }
+    let path = args.tokens_file.as_deref().context("--tokens-file is missing")?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("file {}", path.display()))?;
+    let tokens: std::collections::BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.split_once(char::is_whitespace))
+        .map(|(device, token)| (device.trim(), token.trim()))
+        .collect();
+    if let Some(missing) = estate.units.iter().find(|unit| !tokens.contains_key(&*unit.origin.device)) {
+        bail!("{}: there is no token of {}", path.display(), missing.origin.device);
+    }
+    let work = tempfile::tempdir()?;
+    bundle::make(&estate, start_us, work.path())?;
+    let runtime = Runtime::load(Arc::new(store::load(work.path())?))?;
+    let clock = Arc::new(PacedClock::new(start_us, args.speed));
+    let agent = agent();
+    let mut drive = Drive::new(&estate, &runtime, Arc::clone(&clock), args.faults.clone(), |unit| {
+        let token = tokens.get(&*unit.origin.device).copied().unwrap_or_default();
+        Box::new(HttpUplink::sharing(&agent, &args.to, token))
+    });
+    let bar = match quiet {
+        true => ProgressBar::hidden(),
+        // Hidden as well where standard error is no terminal.
+        false => ProgressBar::new(args.length.us().max(1) as u64),
+    };
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {percent}% {msg}") {
+        bar.set_style(style);
+    }
+    let stop = AtomicBool::new(false);
+    drive.run(now_us, &stop, |at_us| {
+        bar.set_position((at_us - start_us).max(0) as u64);
+    })?;
+    drive.flush()?;
+    bar.finish_and_clear();
+    output::write(&serde_json::to_value(drive.driven())?, format)
+}
+
+/// Writes what a pipeline needs to know of the estate before it sends.
+fn prepare(estate: &Estate, start_us: i64, folder: &std::path::Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
+    bundle::make(estate, start_us, &folder.join("bundle"))?;
+    let tenant = &estate.config.tenant;
+    let mut script = format!(
+        "#!/bin/sh\n# Registers the simulated estate; writes tokens to tokens.txt. Arguments go to driftline.\nset -e\ncd \"$(dirname \"$0\")\"\ndriftline \"$@\" model register --tenant {tenant} bundle\n: > tokens.txt\n"
+    );
+    for unit in &estate.units {
+        let origin = &unit.origin;
+        let probe = match origin.role {
+            driftline_schemas::source::Role::Probe => " --probe",
+            driftline_schemas::source::Role::Device => "",
+        };
+        script.push_str(&format!(
+            "driftline \"$@\" --format csv device add {} --tenant {tenant}{probe} --hardware {} --firmware {} --region {} --site {} --link {} --cadence {}s | tail -n 1 | tr ',' ' ' >> tokens.txt\n",
+            origin.device, origin.hardware, origin.firmware, origin.region, origin.site, origin.link.name(), origin.cadence_s
+        ));
+    }
+    std::fs::write(folder.join("register.sh"), script)?;
+    eprintln!("written: {0}/bundle and {0}/register.sh; run it with sh, then simulate with --tokens-file {0}/tokens.txt", folder.display());
+    Ok(())
+}
