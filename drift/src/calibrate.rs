@@ -54,7 +54,7 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::{Budget, SmallestEffect};
 pub use fold::{
-    Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Total,
+    Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Terms, Total,
 };
 pub use judge::{Comparison, Effect, EffectUnit, judge};
 pub use learn::{LEARN_CELLS_MAX, Learner};

@@ -18,6 +18,9 @@
 //! in the next window as well. A spread is judged over [`SCALE_SPAN_MIN`] windows at least, since it is
 //! the most skewed of the scores and widens with every passing shift.
 
+mod choice;
+mod saved;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -28,6 +31,8 @@ use super::judge::{ScoreTest, row_variance, test};
 use super::scores::{Deviation, ScoreKind};
 use super::worth::{Shares, Worth, variance};
 use super::{Effect, SPANS, SignalCalibration, SmallestEffect};
+use choice::Choice;
+pub use saved::StreamCheckpoint;
 
 /// Windows that a window waits before it becomes part of the calm past: the longest span of the
 /// change test, so that the two never overlap.
@@ -102,22 +107,6 @@ pub struct Stream {
     since: i64,
 }
 
-/// What a checkpoint keeps of a [`Stream`]; its points come from the profiles again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StreamCheckpoint {
-    recent: Vec<(i64, bool)>,
-    past: Vec<Past>,
-    #[serde(with = "exact")]
-    past_windows: f64,
-    /// Rows by device, whole numbers.
-    past_devices: Vec<(u64, u64)>,
-    past_truncated: bool,
-    #[serde(with = "exact")]
-    past_effective: f64,
-    scatter: Vec<[Scatter; CHANGE_SPANS]>,
-    since: i64,
-}
-
 /// A score over some windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Total {
@@ -181,28 +170,42 @@ struct Span {
     spread: f64,
 }
 
+/// What a stream is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// What was learned about its signal.
+    pub signal: &'a SignalCalibration,
+    /// Devices of the reference.
+    pub reference_devices: &'a Shares,
+    /// Length of a window in the calibration's windows.
+    pub windows_per_step: f64,
+    /// The smallest effects that matter.
+    pub smallest: &'a SmallestEffect,
+    /// p-value at or below which the stream crosses.
+    pub threshold: f64,
+}
+
+/// Some windows that end with the one at hand.
+struct Reach {
+    /// Index into [`SPANS`].
+    index: usize,
+    first_window: i64,
+    worth: Worth,
+    /// Distance to the devices of the past, where there is one to compare with.
+    past_devices: Option<f64>,
+}
+
 impl Stream {
-    /// Judges a window, which must be later than all before it, and takes it into the fold.
-    /// `windows_per_step` is the length of a window in the calibration's windows. `None` when no
-    /// score had rows.
-    pub fn fold(
-        &mut self,
-        signal: &SignalCalibration,
-        reference_devices: &Shares,
-        point: Arc<Point>,
-        windows_per_step: f64,
-        smallest: &SmallestEffect,
-        threshold: f64,
-    ) -> Option<StreamVerdict> {
+    /// Judges a window, which must be later than all before it, and takes it into the fold. `None`
+    /// when no score had rows.
+    pub fn fold(&mut self, terms: &Terms<'_>, point: Arc<Point>) -> Option<StreamVerdict> {
         let window = point.window;
         self.settle(window);
         self.recent.push_back((point, true));
-        let scores = signal.scores.len();
+        let scores = terms.signal.scores.len();
         self.past.resize(scores, Past::default());
         self.scatter.resize(scores, Default::default());
-        let mut best: Option<StreamVerdict> = None;
-        let mut location: Option<StreamVerdict> = None;
-        let mut least_p = 1.0_f64;
+        let mut choice = Choice::default();
         let mut scatter = Vec::new();
         let mut covered = 0;
         for (index, span) in SPANS.into_iter().enumerate() {
@@ -212,73 +215,49 @@ impl Stream {
                 continue;
             }
             covered = points.len();
-            let mut devices = Shares::default();
-            points.iter().for_each(|point| devices.add(&point.devices));
-            let worth = Worth {
-                devices: devices.distance(reference_devices),
-                own: devices.concentration(),
-                rows: 0.0,
-                windows: points.len() as f64 * windows_per_step,
-                spread: 1.0,
-            };
-            let change = (index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
-                .then(|| devices.distance(&self.past_devices));
+            let reach = self.reach(terms, index, &points);
             for at in 0..scores {
                 let found = span_of(&points, at);
-                let scale = signal.scores[at].kind == ScoreKind::Scale;
+                let scale = terms.signal.scores[at].kind == ScoreKind::Scale;
                 if found.rows <= 0.0 || (scale && span < SCALE_SPAN_MIN) {
                     continue;
                 }
-                let level = self.level(signal, at, &found, worth, smallest);
-                let tested = [
-                    Some((Against::Reference, level)),
-                    change.and_then(|devices| {
-                        let worth = Worth { devices, ..worth };
-                        let factor = self.scatter[at][index].factor(span);
-                        let z = self.change(
-                            signal,
-                            at,
-                            &found,
-                            worth,
-                            windows_per_step,
-                            smallest,
-                            factor,
-                        )?;
-                        scatter.push((at, index, z.statistic.powi(2) * factor));
-                        Some((Against::Past, z))
-                    }),
-                ];
-                for (against, tested) in tested.into_iter().flatten() {
-                    let p_value = (tested.p_value / weight(index, scores)).min(1.0);
-                    least_p = least_p.min(p_value);
-                    let verdict = StreamVerdict {
-                        p_value,
-                        decides_p: p_value,
-                        score: at,
-                        kind: signal.scores[at].kind,
-                        against,
-                        first_window: points[0].window,
-                        statistic: tested.statistic,
-                        effect: tested.effect,
-                        matters: tested.matters,
-                        rows_effective: tested.rows_effective,
-                        crossed: p_value <= threshold && tested.matters,
+                let level = self.level(terms, at, &found, reach.worth);
+                choice.add(terms, &reach, at, Against::Reference, &level);
+                let factor = self.scatter[at].get(index).map(|seen| seen.factor(span));
+                if let (Some(devices), Some(factor)) = (reach.past_devices, factor) {
+                    let worth = Worth {
+                        devices,
+                        ..reach.worth
                     };
-                    if best.is_none_or(|best| decides_before(&verdict, &best)) {
-                        best = Some(verdict);
-                    }
-                    if verdict.kind == ScoreKind::Location
-                        && location.is_none_or(|best| decides_before(&verdict, &best))
-                    {
-                        location = Some(verdict);
+                    if let Some(change) = self.change(terms, at, &found, worth, factor) {
+                        scatter.push((at, index, change.statistic.powi(2) * factor));
+                        choice.add(terms, &reach, at, Against::Past, &change);
                     }
                 }
             }
         }
-        let mut verdict = named_by(best?, location);
-        verdict.p_value = least_p;
+        let verdict = choice.verdict()?;
         self.mark(&verdict, scatter);
         Some(verdict)
+    }
+
+    fn reach(&self, terms: &Terms<'_>, index: usize, points: &[&Arc<Point>]) -> Reach {
+        let mut devices = Shares::default();
+        points.iter().for_each(|point| devices.add(&point.devices));
+        Reach {
+            index,
+            first_window: points.first().map_or(i64::MAX, |point| point.window),
+            worth: Worth {
+                devices: devices.distance(terms.reference_devices),
+                own: devices.concentration(),
+                rows: 0.0,
+                windows: points.len() as f64 * terms.windows_per_step,
+                spread: 1.0,
+            },
+            past_devices: (index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
+                .then(|| devices.distance(&self.past_devices)),
+        }
     }
 
     /// Takes a window into the fold without judging it: cells have a past, but no verdict.
@@ -335,14 +314,10 @@ impl Stream {
         self.recent.range(from..).map(|(point, _)| point)
     }
 
-    fn level(
-        &self,
-        signal: &SignalCalibration,
-        at: usize,
-        found: &Span,
-        worth: Worth,
-        smallest: &SmallestEffect,
-    ) -> ScoreTest {
+    fn level(&self, terms: &Terms<'_>, at: usize, found: &Span, worth: Worth) -> ScoreTest {
+        let Terms {
+            signal, smallest, ..
+        } = terms;
         let score = &signal.scores[at];
         let worth = Worth {
             rows: found.rows,
@@ -352,40 +327,28 @@ impl Stream {
         let reference = found.reference / found.rows;
         let scatter = row_variance(score, reference, signal.rows, worth.spread);
         let variance = variance(score, &worth, scatter);
-        test(
-            signal,
-            score,
-            found.sum / found.rows,
-            reference,
-            variance,
-            smallest,
-        )
+        let moved = found.sum / found.rows;
+        test(signal, score, moved, reference, variance, smallest)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one formula's terms")]
     fn change(
         &self,
-        signal: &SignalCalibration,
+        terms: &Terms<'_>,
         at: usize,
         found: &Span,
         worth: Worth,
-        windows_per_step: f64,
-        smallest: &SmallestEffect,
         factor: f64,
     ) -> Option<ScoreTest> {
+        let Terms {
+            signal, smallest, ..
+        } = terms;
         let past = self.past[at];
         if past.rows <= 0.0 {
             return None;
         }
         let score = &signal.scores[at];
-        let reference = found.reference / found.rows;
         let before = past.sum / past.rows;
-        let scatter = row_variance(
-            score,
-            reference + before,
-            signal.rows,
-            found.spread / found.rows,
-        );
+        let expected = found.reference / found.rows + before;
         let now = Worth {
             rows: found.rows,
             spread: found.spread / found.rows,
@@ -395,16 +358,17 @@ impl Stream {
             devices: 0.0,
             own: self.past_devices.concentration(),
             rows: past.rows,
-            windows: self.past_windows * windows_per_step,
+            windows: self.past_windows * terms.windows_per_step,
             spread: 1.0,
         };
+        let scatter = row_variance(score, expected, signal.rows, now.spread);
         let sum = variance(score, &now, scatter).plus(variance(score, &then, scatter));
         let moved = found.sum / found.rows - before;
         Some(test(
             signal,
             score,
             moved,
-            reference + before,
+            expected,
             sum.scaled(factor),
             smallest,
         ))
@@ -451,52 +415,6 @@ impl Stream {
             at.windows += 1.0;
         }
     }
-
-    /// What a checkpoint keeps.
-    pub fn checkpoint(&self) -> StreamCheckpoint {
-        let (devices, truncated, effective) = self.past_devices.entries();
-        StreamCheckpoint {
-            recent: self
-                .recent
-                .iter()
-                .map(|(point, calm)| (point.window, *calm))
-                .collect(),
-            past: self.past.clone(),
-            past_windows: self.past_windows,
-            past_devices: devices
-                .iter()
-                .map(|&(device, rows)| (device, rows as u64))
-                .collect(),
-            past_truncated: truncated,
-            past_effective: effective,
-            scatter: self.scatter.clone(),
-            since: self.since,
-        }
-    }
-
-    /// Goes on from a checkpoint. `point` gives the points of the windows that it names, from the
-    /// profiles; those that are gone are left out.
-    pub fn restore(kept: &StreamCheckpoint, point: impl Fn(i64) -> Option<Arc<Point>>) -> Self {
-        Self {
-            recent: kept
-                .recent
-                .iter()
-                .filter_map(|&(window, calm)| Some((point(window)?, calm)))
-                .collect(),
-            past: kept.past.clone(),
-            past_windows: kept.past_windows,
-            past_devices: Shares::from_entries(
-                kept.past_devices
-                    .iter()
-                    .map(|&(device, rows)| (device, rows as f64))
-                    .collect(),
-                kept.past_truncated,
-                kept.past_effective,
-            ),
-            scatter: kept.scatter.clone(),
-            since: kept.since,
-        }
-    }
 }
 
 fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
@@ -516,43 +434,4 @@ fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
         span.spread += at.rows * at.spread;
     }
     span
-}
-
-/// Weight of one test of a span among all that a stream takes part in; they add to one.
-fn weight(span: usize, scores: usize) -> f64 {
-    let tests = if span < CHANGE_SPANS { 2.0 } else { 1.0 };
-    SPAN_WEIGHTS[span] / (tests * scores as f64)
-}
-
-/// A shift widens as well, and the spread is often the surer of the two, since devices differ less in
-/// it: where the location is likely to have moved too, the drift is named by the location, on the
-/// strength of the spread.
-fn named_by(best: StreamVerdict, location: Option<StreamVerdict>) -> StreamVerdict {
-    match location {
-        Some(location)
-            if best.crossed
-                && best.kind == ScoreKind::Scale
-                && location.matters
-                && location.decides_p <= LIKELY_P =>
-        {
-            StreamVerdict {
-                decides_p: best.decides_p,
-                crossed: true,
-                ..location
-            }
-        }
-        _ => best,
-    }
-}
-
-/// Crossed before not, of those that crossed the scale last (a large shift widens as well), effects
-/// that matter before others, then the least p-value; of equals the first, so the shortest span.
-fn decides_before(a: &StreamVerdict, b: &StreamVerdict) -> bool {
-    let scale = |verdict: &StreamVerdict| verdict.crossed && verdict.kind == ScoreKind::Scale;
-    let rank = |verdict: &StreamVerdict| (!verdict.crossed, scale(verdict), !verdict.matters);
-    match rank(a).cmp(&rank(b)) {
-        std::cmp::Ordering::Less => true,
-        std::cmp::Ordering::Greater => false,
-        std::cmp::Ordering::Equal => a.decides_p < b.decides_p,
-    }
 }

@@ -147,7 +147,7 @@ fn sum(shares: &[f64], value: impl Fn(usize) -> f64) -> f64 {
 fn standardised(mut score: Vec<f64>, shares: &[f64]) -> Option<Vec<f64>> {
     let mean = sum(shares, |bin| score[bin]);
     let sd = sum(shares, |bin| (score[bin] - mean).powi(2)).sqrt();
-    if !(sd > SCORE_SD_MIN) {
+    if sd.is_nan() || sd <= SCORE_SD_MIN {
         return None;
     }
     for value in &mut score {

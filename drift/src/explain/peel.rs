@@ -256,7 +256,7 @@ fn is_pair(parts: &[Part], pair: &Candidate) -> bool {
 fn candidates(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
     let mut cohorts = attribute_values(parts.iter().map(|part| &part.cell));
-    cohorts.sort_by_key(|cohort| order(cohort));
+    cohorts.sort_by_key(order);
     cohorts.insert(0, Cohort::default());
     let named = known.iter().map(|known| &known.scope);
     for cohort in named.chain(crossed) {

@@ -79,13 +79,14 @@ impl DetectConfig {
                 self.keep
             ));
         }
-        if !(self.budget.false_alarms_per_month > 0.0) {
+        let alarms = self.budget.false_alarms_per_month;
+        if alarms.is_nan() || alarms <= 0.0 {
             return Err("budget.false_alarms_per_month: must be above 0, for example 1.0".into());
         }
         if self.calm_windows == 0 || self.cohorts_max == 0 {
             return Err("calm_windows and cohorts_max: must be 1 at least".into());
         }
-        if !(self.update_factor > 1.0) {
+        if self.update_factor.is_nan() || self.update_factor <= 1.0 {
             return Err("update_factor: must be above 1, for example 1.5".into());
         }
         match self

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use driftline_drift::calibrate::{Against, CALM_P, Shares, Stream, StreamVerdict, Worth};
+use driftline_drift::calibrate::{Against, CALM_P, Shares, Stream, StreamVerdict, Terms, Worth};
 use driftline_drift::explain::{Part, belongs};
 use driftline_schemas::measure::{Cohort, Measure};
 use driftline_schemas::profile::Cell;
@@ -130,14 +130,15 @@ impl Fold {
             for (signal, point) in roll.points.iter().enumerate() {
                 let Some(point) = point else { continue };
                 let key = (roll.cohort.clone(), signal);
-                let verdict = self.streams.entry(key).or_default().fold(
-                    &context.subject.calibration.signals[signal],
-                    &rollup.expected.devices,
-                    Arc::clone(point),
-                    context.windows_per_step(),
-                    &context.config.smallest_effect,
+                let terms = Terms {
+                    signal: &context.subject.calibration.signals[signal],
+                    reference_devices: &rollup.expected.devices,
+                    windows_per_step: context.windows_per_step(),
+                    smallest: &context.config.smallest_effect,
                     threshold,
-                );
+                };
+                let stream = self.streams.entry(key).or_default();
+                let verdict = stream.fold(&terms, Arc::clone(point));
                 let Some(verdict) = verdict else { continue };
                 let judged = Judgement {
                     cohort: &roll.cohort,
