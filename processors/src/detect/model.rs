@@ -163,14 +163,6 @@ impl Model {
         self.windows.keys().next_back().copied()
     }
 
-    /// Variants of the cells that are kept, for the bundle to be found.
-    pub(super) fn variants(&self) -> BTreeSet<Arc<str>> {
-        let cells = self.windows.values().flat_map(BTreeMap::keys);
-        cells
-            .filter_map(|key| key.cell.get("variant").map(Arc::from))
-            .collect()
-    }
-
     /// Whether there is something to judge at a watermark.
     pub(super) fn is_due(&self, watermark_us: i64) -> bool {
         self.dirty.is_some()

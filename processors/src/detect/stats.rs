@@ -28,6 +28,7 @@ pub struct DetectStats {
 impl DetectStats {
     /// Adds the counters to a registry of metrics.
     pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("driftline_detect");
         for (name, help, counter) in [
             ("profiles", "partial profiles merged", &self.profiles),
             (
@@ -58,7 +59,7 @@ impl DetectStats {
             ),
             ("findings", "findings appended", &self.findings),
         ] {
-            registry.register(format!("driftline_detect_{name}"), help, counter.clone());
+            registry.register(name, help, counter.clone());
         }
     }
 }

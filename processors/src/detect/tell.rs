@@ -12,6 +12,9 @@ use super::rollup::RollUp;
 use super::stories::{Moved, OpenStory, Statement, key};
 use super::window::{Context, Fold};
 
+/// Share of the estate's shift from which on it is told: less says more about the noise of the rest.
+const OF_ESTATE_MIN: f64 = 0.5;
+
 /// Makes the finding that says a story's state in a window. `alone`: no other story is open.
 pub(super) fn tell(
     fold: &Fold,
@@ -55,7 +58,9 @@ pub(super) fn tell(
         finding.attributes = rank_attributes(&parts);
         let scope = &finding.scope;
         let of_estate = finding.attributes.iter().find(|a| a.name == *scope);
-        let of_estate = of_estate.map(|attribute| attribute.share);
+        let of_estate = of_estate
+            .map(|attribute| attribute.share)
+            .filter(|share| *share >= OF_ESTATE_MIN);
         let learned = &signals[signal];
         finding.evidence = evidence_text(&learned.signal, learned.scores[moved.score].kind, moved);
         let span = Telling {
@@ -193,6 +198,9 @@ impl Telling<'_> {
             .collect();
         let explained: Vec<String> = self.story.also.iter().map(name).collect();
         let mut remarks = Vec::new();
+        if self.story.kind == FindingKind::ConceptDrift {
+            remarks.push("the inputs there are as they were".into());
+        }
         if !explained.is_empty() {
             remarks.push(format!(
                 "it explains the change of {} there",

@@ -161,7 +161,11 @@ pub struct Estate {
 pub fn site_name(site: usize) -> String {
     format!(
         "{}-{}",
-        if site % 2 == 0 { "north" } else { "south" },
+        if site.is_multiple_of(2) {
+            "north"
+        } else {
+            "south"
+        },
         site / 2 + 1
     )
 }
@@ -170,7 +174,11 @@ fn cell_of(site: usize, index: usize, probe: bool) -> Cell {
     let text = |value: &str| Arc::from(value);
     Cell {
         values: [
-            text(if site % 2 == 0 { "north" } else { "south" }),
+            text(if site.is_multiple_of(2) {
+                "north"
+            } else {
+                "south"
+            }),
             text(&site_name(site)),
             text(["g1", "g2"][index % 2]),
             text(["2.0", "2.1", "2.1"][(index + site) % 3]),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use driftline_log::Log;
 use driftline_log::memory::{Fault as LogFault, MemoryLog};
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::profile::batch::ProfileBatch;
@@ -130,7 +129,7 @@ fn checkpoints_change_nothing() {
         append(&through, &batch);
         append(&broken, &batch);
         run(&through, &mut one, 1);
-        if hour % 17 == 0 {
+        if hour.is_multiple_of(17) {
             run(
                 &broken,
                 &mut stage(&broken, &config, Some(Arc::clone(bundle))),
