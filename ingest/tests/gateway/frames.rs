@@ -1,5 +1,6 @@
 //! What becomes of frames.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use driftline_schemas::frame::{self, Body, DeviceProfile, Overrides, Sent};
@@ -93,7 +94,7 @@ fn refusals_are_told_apart_and_leave_nothing() {
         answer
     };
     let frames = |overrides| estate.frame(1, 1, Sent::At(NOW), &[NOW], overrides);
-    check("nobody", &[good.clone()], 401, "unauthenticated");
+    check("nobody", from_ref(&good), 401, "unauthenticated");
     let another = frames(Overrides {
         device: Some("d2".into()),
         ..Overrides::default()
@@ -109,7 +110,7 @@ fn refusals_are_told_apart_and_leave_nothing() {
     let body = Body::Rows(rows(&other.inferences, &[NOW]));
     let none = Overrides::default;
     let columns = encode(1, 0, Sent::Unsaid, none(), body, &other.inferences);
-    let answer = check("d1", &[columns.clone()], 422, "schema-mismatch");
+    let answer = check("d1", from_ref(&columns), 422, "schema-mismatch");
     assert!(
         answer.body["detail"]
             .as_str()
@@ -132,7 +133,7 @@ fn refusals_are_told_apart_and_leave_nothing() {
     let answer = estate.send_body("d1", &vec![0; 65 << 10]);
     assert_eq!((answer.status, answer.problem()), (413, "too-large"));
     estate.revoke("d2");
-    check("d2", &[good.clone()], 403, "revoked");
+    check("d2", from_ref(&good), 403, "revoked");
     estate.assert_nothing_written();
     assert_eq!(estate.send("d1", &[good]).acknowledged(), (1, 1));
 }
