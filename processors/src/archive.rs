@@ -85,6 +85,8 @@ struct Partition {
     once: BTreeMap<usize, Once>,
     /// Where to read instead of the committed offsets.
     start: Vec<Position>,
+    /// The same, until the log has been told.
+    untold: Vec<Position>,
 }
 
 /// One table under way.
@@ -236,7 +238,24 @@ impl ArchiveStage {
         Ok(table)
     }
 
-    fn hold(&mut self, record: &Record, now_us: i64) -> Result<(), StageError> {
+    /// Tells the log where the tables already are, before anything more is held: others wait for
+    /// these offsets, though no record may come for a long time.
+    fn tell(&mut self, out: &mut StepOutput) -> Vec<Position> {
+        let mut positions = Vec::new();
+        for (&number, partition) in &mut self.partitions {
+            for position in std::mem::take(&mut partition.untold) {
+                let at = TOPICS.iter().position(|name| **name == *position.topic);
+                if let Some((at, once)) = at.and_then(|at| Some((at, partition.once.get_mut(&at)?)))
+                {
+                    out.state.extend(deltas(at, number, once));
+                }
+                positions.push(position);
+            }
+        }
+        positions
+    }
+
+    fn hold(&mut self, record: &Record) -> Result<(), StageError> {
         let Some(at) = TOPICS.iter().position(|name| **name == *record.topic) else {
             return Ok(());
         };
@@ -244,7 +263,7 @@ impl ArchiveStage {
             return Ok(());
         };
         let begins = partition.next.entry(at).or_insert(record.offset);
-        let held = self.holdings.entry(at, record.partition, *begins, now_us);
+        let held = self.holdings.entry(at, record.partition, *begins);
         *begins = record.offset + 1;
         held.next = record.offset + 1;
         held.bytes += record.size();
@@ -266,13 +285,13 @@ impl ArchiveStage {
         Ok(())
     }
 
-    fn is_due(&self, at: usize, now_us: i64) -> bool {
+    fn is_due(&self, at: usize) -> bool {
         let Some(topic) = self.holdings.of(at) else {
             return false;
         };
         topic.rows >= self.config.rows_max
             || topic.bytes as u64 >= self.config.bytes_max.0
-            || self.clock.real(now_us - topic.since_us) >= self.config.linger.duration()
+            || topic.since.elapsed() >= self.config.linger.duration()
     }
 
     /// Writes what is held of a topic, and adds to the step what follows from it.
@@ -297,12 +316,7 @@ impl ArchiveStage {
             out.outputs.extend(held.letters);
             let once = self.partitions.get_mut(&partition);
             if let Some(once) = once.and_then(|partition| partition.once.get_mut(&at)) {
-                let delta = |(key, value): Delta| StateDelta {
-                    partition,
-                    key: state_key(at, &key),
-                    value,
-                };
-                out.state.extend(once.deltas().into_iter().map(delta));
+                out.state.extend(deltas(at, partition, once));
             }
         }
         let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
@@ -375,10 +389,12 @@ impl Stage for ArchiveStage {
             }
             let next = self.catch_up(at, number, position.next, once.as_mut())?;
             if next != position.next {
-                partition.start.push(Position {
+                let ahead = Position {
                     next,
                     ..position.clone()
-                });
+                };
+                partition.start.push(ahead.clone());
+                partition.untold.push(ahead);
             }
             partition.next.insert(at, next);
             once.into_iter().for_each(|once| {
@@ -400,17 +416,24 @@ impl Stage for ArchiveStage {
     }
 
     fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput, StageError> {
-        for record in input.records {
-            self.hold(record, input.now_us)?;
-        }
         let mut out = StepOutput {
             offsets: Offsets::Hold,
             ..StepOutput::default()
         };
-        let mut positions = Vec::new();
+        let mut positions = self.tell(&mut out);
+        for record in input.records {
+            self.hold(record)?;
+        }
         for at in 0..TOPICS.len() {
-            if self.is_due(at, input.now_us) {
-                positions.extend(self.flush(at, &mut out)?);
+            if self.is_due(at) {
+                let flushed = self.flush(at, &mut out)?;
+                let passed = |told: &Position| {
+                    let same =
+                        |of: &Position| (&of.topic, of.partition) == (&told.topic, told.partition);
+                    flushed.iter().any(same)
+                };
+                positions.retain(|told| !passed(told));
+                positions.extend(flushed);
             }
         }
         if !positions.is_empty() {
@@ -471,6 +494,16 @@ fn lost(at: usize, partition: u32, committed: u64, table: &str) -> StageError {
          the table was removed or an older copy was put back; restore it, or forget the stage \
          {STAGE} and empty the lake to archive again what the log still has"
     ))
+}
+
+/// What changed in the frames counted of a topic and partition.
+fn deltas(at: usize, partition: u32, once: &mut Once) -> Vec<StateDelta> {
+    let delta = |(key, value): Delta| StateDelta {
+        partition,
+        key: state_key(at, &key),
+        value,
+    };
+    once.deltas().into_iter().map(delta).collect()
 }
 
 /// Keys of the state: the topic's place in [`TOPICS`], then the key of [`Once`].

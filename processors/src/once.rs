@@ -231,24 +231,32 @@ impl Once {
     /// unheard of where there are too many.
     fn sweep(&mut self, position: u64) {
         let horizon = position.saturating_sub(self.bounds.horizon);
-        let mut by_device: HashMap<(u64, Kind), Vec<(u64, Key)>> = HashMap::new();
         let mut old = Vec::new();
+        // Few devices have many boots, so they are counted first and looked at then.
+        let mut boots: HashMap<(u64, Kind), u32> = HashMap::new();
         for (key, entry) in &self.entries {
             if entry.last_position() < horizon {
                 old.push(*key);
             } else {
-                by_device
-                    .entry((key.device, key.kind))
-                    .or_default()
-                    .push((entry.last_position(), *key));
+                *boots.entry((key.device, key.kind)).or_default() += 1;
             }
         }
-        for boots in by_device.values_mut() {
-            if boots.len() > BOOTS_MAX {
-                boots.sort_unstable();
-                let over = boots.len() - BOOTS_MAX;
-                old.extend(boots[..over].iter().map(|(_, key)| *key));
+        boots.retain(|_, count| *count as usize > BOOTS_MAX);
+        let mut many: HashMap<(u64, Kind), Vec<(u64, Key)>> = HashMap::new();
+        if !boots.is_empty() {
+            for (key, entry) in &self.entries {
+                let device = (key.device, key.kind);
+                if entry.last_position() >= horizon && boots.contains_key(&device) {
+                    many.entry(device)
+                        .or_default()
+                        .push((entry.last_position(), *key));
+                }
             }
+        }
+        for boots in many.values_mut() {
+            boots.sort_unstable();
+            let over = boots.len().saturating_sub(BOOTS_MAX);
+            old.extend(boots[..over].iter().map(|(_, key)| *key));
         }
         old.into_iter().for_each(|key| self.forget(key));
         let over = self.entries.len().saturating_sub(self.bounds.entries);

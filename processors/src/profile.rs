@@ -20,12 +20,14 @@
 //! - [`cells`]: base cells as numbers, and the bound on attribute values
 //! - [`function`]: the aggregate function `profile(…)`, for SQL as well
 //! - [`plan`]: the aggregation of a model version, planned once
+//! - `intake` (private): what one record adds to a step
 //! - `rows` (private): from records to the columns that are aggregated
 //! - `output` (private): records of the profiles topic
 
 pub mod cells;
 pub mod config;
 pub mod function;
+mod intake;
 pub(crate) mod output;
 pub mod plan;
 pub(crate) mod rows;
@@ -39,9 +41,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use driftline_log::runner::{Offsets, Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Log, Output, Record, StageSpec, StateDelta};
-use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::packed::{PackedFrame, PackedRecord, SchemaCache};
-use driftline_schemas::profile::groups::ProfileGroups;
 use driftline_schemas::profile::{Layout, ProfileKey};
 use driftline_schemas::rows::Kind;
 use driftline_schemas::topic;
@@ -50,9 +50,9 @@ use crate::bundles::Bundles;
 use crate::once::{FrameId, Once, Verdict};
 use cells::{AttributeLimits, Cells};
 pub use config::ProfileConfig;
+use intake::letter;
 use output::{Writer, watermark_only};
 use plan::ProfilePlan;
-use rows::{Age, Keys, signal_columns};
 use stats::Ages;
 pub use stats::ProfileStats;
 
@@ -260,181 +260,6 @@ impl ProfileStage {
             Kind::Outcomes | Kind::Health | Kind::Events => Ok(()),
         }
     }
-
-    /// Adds the rows of a record to the jobs of their layouts.
-    fn rows(
-        &mut self,
-        packed: &PackedRecord,
-        counted: &[bool],
-        record: &Record,
-        step: &mut PartitionStep,
-    ) -> Result<(), StageError> {
-        for (variant, mine) in by_variant(&packed.frames, counted) {
-            let Some(layout) = self.layout(packed, &variant)? else {
-                let rows = packed.frames.iter().zip(&mine);
-                let rows = rows
-                    .filter(|(_, mine)| **mine)
-                    .map(|(f, _)| u64::from(f.rows));
-                self.stats.rows_without_bundle.inc_by(rows.sum());
-                continue;
-            };
-            let key = self.planned(&layout, packed)?;
-            let keys = Keys::of(
-                packed,
-                &mine,
-                &self.config,
-                &mut step.cells,
-                &self.limits,
-                &mut step.ages,
-            );
-            let (Some(keys), Some(planned)) = (keys, self.plans.get(&key)) else {
-                self.stats.records_damaged.inc();
-                let problem = "it has no event times, or frames beyond its rows";
-                let tenant = &packed.head.tenant;
-                let letter = letter(tenant, "", DAMAGED, problem, record, self.letters);
-                step.letters.push(letter);
-                return Ok(());
-            };
-            if keys.counted() == 0 {
-                continue;
-            }
-            let batch = keys
-                .batch(planned.plan.schema(), &packed.batch, &planned.columns)
-                .map_err(|error| StageError::Fatal(format!("columns of a record: {error}")))?;
-            let head = &packed.head;
-            let job = (
-                Arc::clone(&head.tenant),
-                Arc::clone(&head.model),
-                Arc::clone(&head.version),
-                key,
-            );
-            step.jobs.entry(job).or_default().batches.push(batch);
-        }
-        Ok(())
-    }
-
-    /// Passes on the profiles that devices made.
-    fn device_profiles(
-        &mut self,
-        packed: &PackedRecord,
-        counted: &[bool],
-        record: &Record,
-        step: &mut PartitionStep,
-    ) -> Result<(), StageError> {
-        for profile in &packed.profiles {
-            let at = profile.frame as usize;
-            let (Some(frame), Some(true)) = (packed.frames.get(at), counted.get(at)) else {
-                continue;
-            };
-            let head = &packed.head;
-            let decoded = profile.profile();
-            let layout = self.layout_of(
-                &head.tenant,
-                &head.model,
-                &profile.version,
-                &frame.origin.variant,
-            )?;
-            let start = profile.pane_start_us;
-            let aligned =
-                profile.pane_length_us > 0 && start.rem_euclid(profile.pane_length_us) == 0;
-            let decoded = match (decoded, layout) {
-                (Ok(decoded), Some(layout)) if aligned && decoded.fits(&layout) => decoded,
-                _ => {
-                    self.stats.device_profiles_unfit.inc();
-                    let problem = format!(
-                        "profile of {}@{} does not fit the registered layout or its pane: give the device the registered bundle",
-                        head.model, profile.version
-                    );
-                    let device = &frame.origin.device;
-                    let letter = letter(
-                        &head.tenant,
-                        device,
-                        "profile_unfit",
-                        &problem,
-                        record,
-                        self.letters,
-                    );
-                    step.letters.push(letter);
-                    continue;
-                }
-            };
-            let end = start.saturating_add(profile.pane_length_us);
-            let age = match Age::of(&self.config, frame.head.received_at_us, start) {
-                Age::Future => Age::Future,
-                // It is complete, and so has an age, when its pane is over.
-                _ => Age::of(&self.config, frame.head.received_at_us.max(end), end),
-            };
-            step.ages.add(age, decoded.rows);
-            if !age.counts() {
-                continue;
-            }
-            self.stats.device_profiles.inc();
-            let key = ProfileKey {
-                tenant: Arc::clone(&head.tenant),
-                model: Arc::clone(&head.model),
-                version: Arc::clone(&profile.version),
-                pane_start_us: start,
-                pane_length_us: profile.pane_length_us,
-                cell: self.limits.cell(&frame.origin),
-            };
-            let to = topic::model_partition(&head.tenant, &head.model, self.outputs);
-            step.writer.add(to, &key, &profile.bytes);
-        }
-        Ok(())
-    }
-
-    fn layout(
-        &mut self,
-        packed: &PackedRecord,
-        variant: &Arc<str>,
-    ) -> Result<Option<Arc<Layout>>, StageError> {
-        let head = &packed.head;
-        self.layout_of(&head.tenant, &head.model, &head.version, variant)
-    }
-
-    fn layout_of(
-        &mut self,
-        tenant: &Arc<str>,
-        model: &Arc<str>,
-        version: &Arc<str>,
-        variant: &Arc<str>,
-    ) -> Result<Option<Arc<Layout>>, StageError> {
-        let key = [tenant, model, version, variant].map(Arc::clone);
-        if let Some(layout) = self.layouts.get(&key) {
-            return Ok(Some(Arc::clone(layout)));
-        }
-        let Some(bundle) = self.bundles.bundle(tenant, model, version, variant)? else {
-            return Ok(None);
-        };
-        // A version never changes what it is, so its layout can be kept.
-        let layout = Arc::new(bundle.reference.layout.clone());
-        self.layouts.insert(key, Arc::clone(&layout));
-        Ok(Some(layout))
-    }
-
-    /// Makes sure that there is a plan for a layout and a record's columns.
-    fn planned(
-        &mut self,
-        layout: &Arc<Layout>,
-        packed: &PackedRecord,
-    ) -> Result<PlanKey, StageError> {
-        let key = (layout.digest(), packed.head.fingerprint);
-        if self.plans.contains_key(&key) {
-            return Ok(key);
-        }
-        let (signals, columns) = signal_columns(layout, &packed.batch);
-        let plan = ProfilePlan::new(Arc::clone(layout), &signals).map_err(|error| {
-            StageError::Fatal(format!("aggregation cannot be planned: {error}"))
-        })?;
-        let run_rows = RUN_BYTES_MAX / ProfileGroups::group_bytes(layout).max(1);
-        let planned = Planned {
-            plan,
-            columns,
-            run_rows: run_rows.max(RUN_ROWS_MIN),
-        };
-        self.plans.insert(key, planned);
-        Ok(key)
-    }
 }
 
 /// What one step collects from one input partition.
@@ -533,31 +358,6 @@ fn admit(once: &mut Once, offset: u64, kind: Kind, frame: &PackedFrame) -> Verdi
     once.admit(offset, frame)
 }
 
-/// The variants of a record's frames, each with those of its frames that are counted.
-fn by_variant(frames: &[PackedFrame], counted: &[bool]) -> Vec<(Arc<str>, Vec<bool>)> {
-    let mut variants: Vec<Arc<str>> = Vec::new();
-    for (frame, counted) in frames.iter().zip(counted) {
-        if *counted && !variants.contains(&frame.origin.variant) {
-            variants.push(Arc::clone(&frame.origin.variant));
-        }
-    }
-    if variants.len() == 1 && counted.iter().all(|counted| *counted) {
-        return variants
-            .into_iter()
-            .map(|variant| (variant, counted.to_vec()))
-            .collect();
-    }
-    variants
-        .into_iter()
-        .map(|variant| {
-            let mine = frames.iter().zip(counted);
-            let mine = mine.map(|(frame, counted)| *counted && frame.origin.variant == variant);
-            let mine = mine.collect();
-            (variant, mine)
-        })
-        .collect()
-}
-
 /// Cuts batches into runs of at most `rows` rows (or one batch).
 fn cut(batches: Vec<RecordBatch>, rows: usize) -> Vec<Vec<RecordBatch>> {
     let mut runs: Vec<Vec<RecordBatch>> = Vec::new();
@@ -576,28 +376,6 @@ fn cut(batches: Vec<RecordBatch>, rows: usize) -> Vec<Vec<RecordBatch>> {
         }
     }
     runs
-}
-
-fn letter(
-    tenant: &str,
-    device: &str,
-    reason: &str,
-    problem: &str,
-    record: &Record,
-    partitions: u32,
-) -> Output {
-    let detail = format!(
-        "{}/{}@{}: {problem}",
-        record.topic, record.partition, record.offset
-    );
-    let at_us = record.timestamp_us;
-    Output {
-        topic: topic::DEADLETTERS.into(),
-        partition: record.partition % partitions.max(1),
-        key: Vec::new(),
-        value: Some(DeadLetter::new(tenant, device, reason, &detail, &[], at_us).encode()),
-        timestamp_us: at_us.max(0),
-    }
 }
 
 /// Two times, big-endian, the smallest number for none.

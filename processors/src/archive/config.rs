@@ -25,7 +25,7 @@ pub struct ArchiveConfig {
 impl Default for ArchiveConfig {
     fn default() -> Self {
         Self {
-            linger: Span::from_secs(15),
+            linger: Span::from_secs(5),
             rows_max: 500_000,
             bytes_max: Size(32 << 20),
             max_age: Span::from_days(7),

@@ -1,6 +1,7 @@
 //! What waits to be written, by topic and partition.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use driftline_log::Output;
@@ -18,7 +19,7 @@ pub(super) struct Held {
     pub(super) bytes: usize,
     pub(super) batches: Vec<RecordBatch>,
     pub(super) letters: Vec<Output>,
-    since_us: i64,
+    since: Instant,
 }
 
 impl Held {
@@ -38,7 +39,7 @@ pub(super) struct OfTopic {
     pub(super) rows: usize,
     pub(super) bytes: usize,
     /// When the first of it came.
-    pub(super) since_us: i64,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -53,12 +54,11 @@ impl Holdings {
         at: usize,
         partition: u32,
         begins: u64,
-        now_us: i64,
     ) -> &mut Held {
         self.held.entry((at, partition)).or_insert_with(|| Held {
             begins,
             next: begins,
-            since_us: now_us,
+            since: Instant::now(),
             ..Held::default()
         })
     }
@@ -73,11 +73,11 @@ impl Holdings {
             let sum = all.get_or_insert(OfTopic {
                 rows: 0,
                 bytes: 0,
-                since_us: held.since_us,
+                since: held.since,
             });
             sum.rows += held.rows();
             sum.bytes += held.bytes;
-            sum.since_us = sum.since_us.min(held.since_us);
+            sum.since = sum.since.min(held.since);
         }
         all
     }

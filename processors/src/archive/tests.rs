@@ -182,6 +182,10 @@ fn a_table_ahead_of_the_log_is_caught_up_with() {
     assert!(archive(&log, &lake, 100).is_err());
     assert_eq!(log.committed(STAGE, topic::INFERENCES, 0).unwrap(), None);
     assert_eq!(count(&lake, "select count(*) from inferences"), 5);
+    // The labels stage waits for the log's offsets, so they must not wait for another record.
+    archive(&log, &lake, 100).unwrap();
+    assert_eq!(log.committed(STAGE, topic::INFERENCES, 0).unwrap(), Some(2));
+    assert_eq!(count(&lake, "select count(*) from inferences"), 5);
     send(&log, 1, &[frame(1, 1, 2), frame(1, 2, 4)]);
     archive(&log, &lake, 100).unwrap();
     assert_eq!(count(&lake, "select count(*) from inferences"), 9);

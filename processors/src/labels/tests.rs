@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use driftline_log::memory::{Fault, MemoryLog};
 use driftline_schemas::clock::{DAY_US, MINUTE_US, ManualClock, SECOND_US};
+use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::packed::{PackedBuilder, RecordHead};
-use driftline_schemas::profile::Profile;
 use driftline_schemas::profile::batch::ProfileBatch;
+use driftline_schemas::profile::{Cell, Profile, ProfileKey};
 use driftline_schemas::rows::{Column, Rows};
+use driftline_schemas::source::inference_id_text;
 use driftline_schemas::units::Span;
+use driftline_schemas::wanted::WantedIds;
 
 use super::*;
 use crate::archive::{ArchiveConfig, ArchiveStage, ArchiveStats};

@@ -198,8 +198,8 @@ impl LakeTable {
         Ok(adds.into_iter().map(Action::Add).collect())
     }
 
-    /// Merges small files into larger ones. Rows, progress and partitions stay; readers of older
-    /// versions keep their files. Returns the number of files before and after.
+    /// Merges small files into larger ones, and removes files that were replaced more than a week
+    /// ago. Rows, progress and partitions stay. Returns the number of files before and after.
     ///
     /// # Errors
     /// [`LakeError::Delta`] when the store failed or somebody else compacted at the same time.
@@ -215,6 +215,8 @@ impl LakeTable {
             .with_max_concurrent_tasks(1)
             .await
             .map_err(|error| self.error(error))?;
+        // Removes what no version of the last week refers to; a table's own setting is respected.
+        let (table, _) = table.vacuum().await.map_err(|error| self.error(error))?;
         self.table = table;
         self.known.clear();
         Ok((before, self.files()?))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use driftline_log::memory::{Fault, MemoryLog};
 use driftline_schemas::clock::{DAY_US, HOUR_US, MINUTE_US, ManualClock, SECOND_US};
+use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::packed::{PackedBuilder, RecordHead};
 use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::profile::binning::Counter;
