@@ -46,8 +46,8 @@ proptest! {
     fn order_cut_and_crashes_do_not_matter(
         keys in prop::collection::vec(any::<u32>(), 4_096),
         inputs in 1u32..4,
-        per_record in 1usize..60,
-        per_step in 4usize..40,
+        per_record in 8usize..80,
+        per_step in 6usize..40,
         faults in prop::collection::vec((0u8..3, any::<bool>()), 0..6),
         lateness_h in 0i64..20,
     ) {
