@@ -101,7 +101,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             otlp_endpoint: None,
-            log: "info,datafusion=warn,delta_kernel=warn,buoyant_kernel=warn,deltalake=warn,tract=warn".into(),
+            log: "info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn,tract=warn".into(),
             log_json: false,
         }
     }

@@ -119,7 +119,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         // One-off commands speak for themselves.
         Command::Serve { .. } => config.telemetry.clone(),
         _ => TelemetryConfig {
-            log: "warn,datafusion=error,delta_kernel=error,buoyant_kernel=error,deltalake=error,tract=error".into(),
+            log: "warn,datafusion=error,delta_kernel=off,buoyant_kernel=off,deltalake=error,tract=error".into(),
             ..config.telemetry.clone()
         },
     };

@@ -240,23 +240,24 @@ impl Pipeline {
         stage.or(gateway)
     }
 
-    /// Whether every stage here has committed past everything that its inputs hold.
+    /// A stage that has not committed past everything that its inputs hold, and where it is.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub(crate) fn is_drained(&self) -> anyhow::Result<bool> {
+    pub(crate) fn behind(&self) -> anyhow::Result<Option<String>> {
         for spec in &self.stages {
             for input in &spec.inputs {
                 for partition in 0..self.log.partitions(input)? {
                     let (_, end) = self.log.range(input, partition)?;
                     let next = self.log.committed(&spec.name, input, partition)?.unwrap_or(0);
                     if next < end {
-                        return Ok(false);
+                        let name = &spec.name;
+                        return Ok(Some(format!("{name} at {next} of {end} of {input}/{partition}")));
                     }
                 }
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Ends all roles: the gateway first, so that what it acknowledged is in the log, then the

@@ -20,12 +20,12 @@ pub const BUNDLE_FILES_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {problem}")]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        problem: io::Error,
     },
     /// The folder or archive is no bundle.
     #[error("{path}: {problem}")]
@@ -36,21 +36,21 @@ pub enum StoreError {
         problem: String,
     },
     /// A file is missing, damaged or wrong.
-    #[error("{path}: {source}")]
+    #[error("{path}: {problem}")]
     Bundle {
         /// The folder or archive.
         path: PathBuf,
         /// What is wrong.
-        source: BundleError,
+        problem: BundleError,
     },
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-fn io(path: &Path, source: io::Error) -> StoreError {
+fn io(path: &Path, problem: io::Error) -> StoreError {
     StoreError::Io {
         path: path.into(),
-        source,
+        problem,
     }
 }
 
@@ -188,9 +188,9 @@ fn plain_name(path: &Path) -> Option<String> {
 /// [`StoreError`] names the path, and the file or field that is wrong.
 pub fn load(path: &Path) -> Result<Bundle, StoreError> {
     let files = read_files(path)?;
-    Bundle::from_files(files).map_err(|source| StoreError::Bundle {
+    Bundle::from_files(files).map_err(|problem| StoreError::Bundle {
         path: path.into(),
-        source,
+        problem,
     })
 }
 

@@ -44,6 +44,7 @@ use driftline_schemas::packed::{PackedRecord, SchemaCache};
 use driftline_schemas::topic;
 
 use crate::bundles::Bundles;
+use crate::lake::runtime::StoreRuntime;
 use crate::lake::{Lake, LakeError, LakeTable, Progress};
 use crate::once::{Delta, FrameId, Once, Verdict};
 pub use config::ArchiveConfig;
@@ -105,7 +106,7 @@ pub struct ArchiveStage {
     stats: ArchiveStats,
     converter: Converter,
     schemas: SchemaCache,
-    runtime: tokio::runtime::Runtime,
+    runtime: StoreRuntime,
     tables: BTreeMap<usize, Table>,
     partitions: BTreeMap<u32, Partition>,
     holdings: Holdings,
@@ -140,11 +141,7 @@ impl ArchiveStage {
         let letters = log
             .partitions(topic::DEADLETTERS)
             .map_err(|error| fatal(error.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("archive-store")
-            .enable_all()
-            .build()
+        let runtime = StoreRuntime::start("archive-store", 2)
             .map_err(|error| fatal(format!("no threads for the store: {error}")))?;
         let late_after_us = config.max_age.us();
         Ok(Self {
@@ -255,7 +252,7 @@ impl ArchiveStage {
         positions
     }
 
-    fn hold(&mut self, record: &Record) -> Result<(), StageError> {
+    fn hold(&mut self, record: &Record, now_us: i64) -> Result<(), StageError> {
         let Some(at) = TOPICS.iter().position(|name| **name == *record.topic) else {
             return Ok(());
         };
@@ -263,7 +260,7 @@ impl ArchiveStage {
             return Ok(());
         };
         let begins = partition.next.entry(at).or_insert(record.offset);
-        let held = self.holdings.entry(at, record.partition, *begins);
+        let held = self.holdings.entry(at, record.partition, *begins, now_us);
         *begins = record.offset + 1;
         held.next = record.offset + 1;
         held.bytes += record.size();
@@ -285,13 +282,15 @@ impl ArchiveStage {
         Ok(())
     }
 
-    fn is_due(&self, at: usize) -> bool {
+    fn is_due(&self, at: usize, now_us: i64) -> bool {
         let Some(topic) = self.holdings.of(at) else {
             return false;
         };
+        let linger = self.config.linger.duration();
         topic.rows >= self.config.rows_max
             || topic.bytes as u64 >= self.config.bytes_max.0
-            || topic.since.elapsed() >= self.config.linger.duration()
+            || topic.since.real.elapsed() >= linger
+            || self.clock.real(now_us - topic.since.us) >= linger
     }
 
     /// Writes what is held of a topic, and adds to the step what follows from it.
@@ -422,10 +421,10 @@ impl Stage for ArchiveStage {
         };
         let mut positions = self.tell(&mut out);
         for record in input.records {
-            self.hold(record)?;
+            self.hold(record, input.now_us)?;
         }
         for at in 0..TOPICS.len() {
-            if self.is_due(at) {
+            if self.is_due(at, input.now_us) {
                 let flushed = self.flush(at, &mut out)?;
                 let passed = |told: &Position| {
                     let same =

@@ -36,6 +36,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int32Type;
@@ -48,6 +49,7 @@ use driftline_schemas::source::{device_hash, inference_time_us};
 use driftline_schemas::topic;
 
 use crate::bundles::Bundles;
+use crate::lake::runtime::StoreRuntime;
 use crate::lake::{Lake, LakeTable};
 use crate::once::{FrameId, Once, Verdict};
 use crate::profile::ProfileConfig;
@@ -73,7 +75,7 @@ pub struct LabelsStage {
     clock: Arc<dyn Clock>,
     bundles: Arc<dyn Bundles>,
     stats: LabelsStats,
-    runtime: tokio::runtime::Runtime,
+    runtime: StoreRuntime,
     table: Option<LakeTable>,
     limits: AttributeLimits,
     schemas: SchemaCache,
@@ -82,7 +84,9 @@ pub struct LabelsStage {
     inferences: u32,
     outputs: u32,
     letters: u32,
-    looked_at_us: Option<i64>,
+    /// When the lake was looked into last: on the wall, as a simulation's clock may stand still
+    /// while labels wait, and on the injected clock.
+    looked_at: Option<(Instant, i64)>,
 }
 
 impl std::fmt::Debug for LabelsStage {
@@ -119,11 +123,7 @@ impl LabelsStage {
         };
         let (inferences, outputs) = (partitions(topic::INFERENCES)?, partitions(topic::PROFILES)?);
         let letters = partitions(topic::DEADLETTERS)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("labels-store")
-            .enable_all()
-            .build()
+        let runtime = StoreRuntime::start("labels-store", 1)
             .map_err(|error| fatal(format!("no thread for the store: {error}")))?;
         Ok(Self {
             config,
@@ -141,7 +141,7 @@ impl LabelsStage {
             inferences,
             outputs,
             letters,
-            looked_at_us: None,
+            looked_at: None,
         })
     }
 
@@ -264,10 +264,10 @@ impl Stage for LabelsStage {
         for record in input.records {
             self.record(record, &mut ends)?;
         }
-        let waited = |at_us| self.clock.real(input.now_us - at_us);
-        let may_look = self
-            .looked_at_us
-            .is_none_or(|at_us| waited(at_us) >= self.config.look_every.duration());
+        let every = self.config.look_every.duration();
+        let may_look = self.looked_at.is_none_or(|(real, at_us)| {
+            real.elapsed() >= every || self.clock.real(input.now_us - at_us) >= every
+        });
         let waiting = |partition: &Partition| !partition.waiting.is_empty();
         if may_look && self.partitions.values().any(waiting) {
             self.look(input.now_us, &mut out)?;

@@ -44,10 +44,6 @@ impl Columns {
         self.rows
     }
 
-    /// Names of the columns, in order.
-    pub(crate) fn names(&self) -> &[String] {
-        &self.names
-    }
 
     /// A column.
     ///

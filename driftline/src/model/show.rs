@@ -20,7 +20,7 @@ pub(super) fn write(bundle: &Bundle, format: OutputFormat) -> Result<()> {
         OutputFormat::Json => output::write(&document(bundle, signals)?, format),
         OutputFormat::Table => {
             heading(bundle)?;
-            output::write(&signals, format)
+            table(&signals)
         }
         OutputFormat::Csv => output::write(&signals, format),
     }
@@ -87,6 +87,37 @@ fn heading(bundle: &Bundle) -> Result<()> {
     for note in &calibration.notes {
         writeln!(out, "note: {note}")?;
     }
+    Ok(())
+}
+
+/// Columns of the table, in the order in which people read them.
+const COLUMNS: [&str; 12] = [
+    "signal",
+    "role",
+    "type",
+    "resolution",
+    "unit",
+    "bins",
+    "rows",
+    "missing",
+    "mean",
+    "deviation",
+    "min",
+    "max",
+];
+
+fn table(signals: &Value) -> Result<()> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(COLUMNS);
+    for signal in signals.as_array().into_iter().flatten() {
+        table.add_row(COLUMNS.iter().map(|column| match &signal[*column] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }));
+    }
+    writeln!(std::io::stdout().lock(), "{table}")?;
     Ok(())
 }
 

@@ -16,12 +16,12 @@ use super::spool::Sealed;
 
 /// The disk failed.
 #[derive(Debug, thiserror::Error)]
-#[error("spool, {path}: {source}; check that the disk has room and can be written")]
+#[error("spool, {path}: {problem}; check that the disk has room and can be written")]
 pub struct JournalError {
     /// The file or folder.
     pub path: PathBuf,
     /// What the system said.
-    pub source: std::io::Error,
+    pub problem: std::io::Error,
 }
 
 /// Where frames survive a restart.
@@ -117,10 +117,10 @@ impl DiskJournal {
     }
 }
 
-fn failed(path: &Path, source: std::io::Error) -> JournalError {
+fn failed(path: &Path, problem: std::io::Error) -> JournalError {
     JournalError {
         path: path.into(),
-        source,
+        problem,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Operators of `ai.onnx.ml` that tract lacks, or has in a form that trusts the file.
+//! Operators of `ai.onnx.ml` that tract lacks, or has in a form that trusts the file or is slow on
+//! small rows.
 //!
 //! Definitions: <https://github.com/onnx/onnx/blob/main/docs/Operators-ml.md>. Attributes are
 //! checked when the model is read, so that running cannot index out of bounds, and what is not
@@ -6,15 +7,19 @@
 //!
 //! # Layout of this module
 //!
+//! - [`classes`]: labels and scores of classifiers
 //! - [`columns`]: Scaler, Imputer, Binarizer: each value by its column's parameters
 //! - [`one_hot`]: OneHotEncoder
 //! - [`label_encoder`]: LabelEncoder
+//! - [`linear`]: LinearClassifier, LinearRegressor
 //! - [`trees`]: TreeEnsembleClassifier, TreeEnsembleRegressor
 //! - [`vectorizer`]: FeatureVectorizer
 //! - [`zip_map`]: ZipMap
 
+mod classes;
 mod columns;
 mod label_encoder;
+mod linear;
 mod one_hot;
 mod trees;
 mod vectorizer;
@@ -27,6 +32,8 @@ pub(super) fn register(register: &mut OnnxOpRegister) {
     register.insert("Scaler", columns::scaler);
     register.insert("Imputer", columns::imputer);
     register.insert("Binarizer", columns::binarizer);
+    register.insert("LinearClassifier", linear::classifier);
+    register.insert("LinearRegressor", linear::regressor);
     register.insert("OneHotEncoder", one_hot::one_hot_encoder);
     register.insert("LabelEncoder", label_encoder::label_encoder);
     register.insert("TreeEnsembleClassifier", trees::classifier);

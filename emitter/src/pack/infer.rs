@@ -3,7 +3,9 @@
 //! Numbers are numeric and texts are categories, unless told otherwise. The resolution of numbers is
 //! the greatest power of ten, at most 1, in which every value is whole, so that nothing is lost; when
 //! 32 bits with head room cannot hold that, it is the power of ten just below a thousandth of the
-//! standard deviation, so that rounding moves no statistic worth looking at.
+//! standard deviation and a hundredth of the narrowest span that holds a tenth of the values: rounding
+//! then moves no statistic worth looking at, and makes no equal neighbours where a skewed signal stays
+//! low for long.
 
 use driftline_schemas::bundle::{Feature, FeatureType};
 use driftline_schemas::limits::CATEGORIES_MAX;
@@ -15,6 +17,8 @@ use super::{FeatureOverride, PackError, is_numeric};
 /// Finest resolution that is tried for exactness, as a power of ten: sensors and files have no more
 /// digits behind the point.
 const DECIMALS_MAX: i32 = 9;
+/// Values that the narrowest span is looked for in: enough for a tenth of them to be a thousand.
+const SAMPLE_MAX: usize = 10_000;
 /// How much greater than the greatest reference value a later value may be before it saturates.
 const HEAD_ROOM: f64 = 8.0;
 
@@ -173,22 +177,50 @@ fn is_whole(value: f64, scale: f64, single: bool) -> bool {
     }
 }
 
-/// The power of ten just below a thousandth of the standard deviation, coarser where 32 bits do not
-/// hold the greatest value in it.
+/// The power of ten just below what the module says, coarser where 32 bits do not hold the greatest
+/// value in it.
 pub(super) fn spread_resolution(values: &[f64]) -> f64 {
-    let finite = || values.iter().copied().filter(|value| value.is_finite());
-    let count = finite().count().max(1) as f64;
-    let mean = finite().sum::<f64>() / count;
-    let variance = finite().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    let greatest = finite().fold(0f64, |max, value| max.max(value.abs()));
+    let finite: Vec<f64> = values
+        .iter()
+        .copied()
+        .filter(|value| value.is_finite())
+        .collect();
+    let count = finite.len().max(1) as f64;
+    let mean = finite.iter().sum::<f64>() / count;
+    let variance = finite
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / count;
+    let greatest = finite.iter().fold(0f64, |max, value| max.max(value.abs()));
     let spread = match variance.sqrt() {
-        sd if sd > 0.0 => sd / 1_000.0,
+        sd if sd > 0.0 => (sd / 1_000.0).min(narrowest_tenth(&finite) / 100.0),
         _ if greatest > 0.0 => greatest / 1e6,
         _ => 1.0,
     };
     let fits = (greatest * HEAD_ROOM / f64::from(VALUE_MAX)).log10().ceil();
     let exponent = spread.log10().floor().max(fits).clamp(-300.0, 300.0);
     power_of_ten(exponent as i32)
+}
+
+/// Width of the narrowest span that holds a tenth of the values, infinite where they are few or where
+/// a tenth of them is one value.
+fn narrowest_tenth(finite: &[f64]) -> f64 {
+    let step = finite.len().div_ceil(SAMPLE_MAX).max(1);
+    let mut sample: Vec<f64> = finite.iter().copied().step_by(step).collect();
+    sample.sort_unstable_by(f64::total_cmp);
+    let tenth = sample.len() / 10;
+    if tenth < 2 {
+        return f64::INFINITY;
+    }
+    let widths = sample
+        .iter()
+        .zip(&sample[tenth..])
+        .map(|(low, high)| high - low);
+    match widths.fold(f64::INFINITY, f64::min) {
+        width if width > 0.0 => width,
+        _ => f64::INFINITY,
+    }
 }
 
 /// The number that is read where a person writes `1e-3`: dividing or multiplying tens does not
@@ -228,6 +260,19 @@ mod tests {
         // Standard deviation 1,000: a thousandth is 1.
         assert_eq!(resolution_of(&[14_596.1621003, 16_596.1621003]), 1.0);
         assert_eq!(resolution_of(&[1e12, 1e12 + 1.0]), 10_000.0);
+    }
+
+    /// A sensor that mostly reads low, with noise of a few units, and now and then a hundred thousand:
+    /// what it reads low is told apart.
+    #[test]
+    fn a_skewed_signal_keeps_its_low_values_apart() {
+        let values: Vec<f64> = (0..1_000u32)
+            .map(|row| match row % 5 {
+                0 => f64::from(row) * 333.333_333_3,
+                _ => 2_500.0 + f64::from(row * 7_919 % 1_000) * 0.012_345_678_9,
+            })
+            .collect();
+        assert_eq!(resolution_of(&values), 0.01);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use driftline_log::Output;
 use super::convert::Converted;
 
 /// Rows of one topic and partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Held {
     /// Offset that the first of them was looked for at.
     pub(super) begins: u64,
@@ -19,7 +19,17 @@ pub(super) struct Held {
     pub(super) bytes: usize,
     pub(super) batches: Vec<RecordBatch>,
     pub(super) letters: Vec<Output>,
-    since: Instant,
+    since: Since,
+}
+
+/// When the first of something came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Since {
+    /// On the wall: it is about the lake's files, and a simulation's clock may stand still while
+    /// rows wait.
+    pub(super) real: Instant,
+    /// On the injected clock.
+    pub(super) us: i64,
 }
 
 impl Held {
@@ -39,7 +49,7 @@ pub(super) struct OfTopic {
     pub(super) rows: usize,
     pub(super) bytes: usize,
     /// When the first of it came.
-    pub(super) since: Instant,
+    pub(super) since: Since,
 }
 
 #[derive(Debug, Default)]
@@ -54,12 +64,18 @@ impl Holdings {
         at: usize,
         partition: u32,
         begins: u64,
+        now_us: i64,
     ) -> &mut Held {
         self.held.entry((at, partition)).or_insert_with(|| Held {
             begins,
             next: begins,
-            since: Instant::now(),
-            ..Held::default()
+            bytes: 0,
+            batches: Vec::new(),
+            letters: Vec::new(),
+            since: Since {
+                real: Instant::now(),
+                us: now_us,
+            },
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use driftline_log::Output;
 use driftline_log::runner::{StageError, StepOutput};
@@ -76,7 +77,7 @@ impl LabelsStage {
         if due.is_empty() {
             return Ok(());
         }
-        self.looked_at_us = Some(now_us);
+        self.looked_at = Some((Instant::now(), now_us));
         self.limits.refresh(&*self.bundles, now_us);
         let mut counted = Counted::new();
         for (tenant, mut places) in due {

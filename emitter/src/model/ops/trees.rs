@@ -10,100 +10,15 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::Floats;
+use super::classes::{Labels, Post, greatest, logistic, wrap, wrap_values};
 
 mod ensemble;
 use ensemble::Ensemble;
 
+/// Most targets of a regressor: memory is taken for each, whatever the leaves say.
+const TARGETS_MAX: usize = 1_024;
+
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
-
-/// What is done to the sums of the trees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Post {
-    None,
-    Logistic,
-    Softmax,
-}
-
-impl Post {
-    fn of(node: &NodeProto) -> TractResult<Self> {
-        match node
-            .get_attr_opt::<&str>("post_transform")?
-            .unwrap_or("NONE")
-        {
-            "NONE" => Ok(Self::None),
-            "LOGISTIC" => Ok(Self::Logistic),
-            "SOFTMAX" => Ok(Self::Softmax),
-            other => {
-                bail!("post_transform {other} is not supported, NONE, LOGISTIC and SOFTMAX are")
-            }
-        }
-    }
-
-    fn apply(self, scores: &mut [f32]) {
-        match self {
-            Self::None => {}
-            Self::Logistic => scores
-                .iter_mut()
-                .for_each(|score| *score = logistic(*score)),
-            Self::Softmax => {
-                let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                scores
-                    .iter_mut()
-                    .for_each(|score| *score = (*score - greatest).exp());
-                let sum: f32 = scores.iter().sum();
-                scores.iter_mut().for_each(|score| *score /= sum);
-            }
-        }
-    }
-}
-
-fn logistic(score: f32) -> f32 {
-    1.0 / (1.0 + (-score).exp())
-}
-
-/// Labels of the classes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Labels {
-    Ints(Vec<i64>),
-    Texts(Vec<String>),
-}
-
-impl Labels {
-    fn of(node: &NodeProto) -> TractResult<Self> {
-        let ints = node.get_attr_opt_vec::<i64>("classlabels_int64s")?;
-        let texts = node.get_attr_opt_tvec::<&str>("classlabels_strings")?;
-        match (ints, texts) {
-            (Some(ints), None) => Ok(Self::Ints(ints)),
-            (None, Some(texts)) => Ok(Self::Texts(
-                texts.iter().map(|text| (*text).into()).collect(),
-            )),
-            _ => bail!("needs one of classlabels_int64s and classlabels_strings"),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Ints(labels) => labels.len(),
-            Self::Texts(labels) => labels.len(),
-        }
-    }
-
-    fn datum_type(&self) -> DatumType {
-        match self {
-            Self::Ints(_) => i64::datum_type(),
-            Self::Texts(_) => String::datum_type(),
-        }
-    }
-
-    fn pick(&self, at: &[usize]) -> Tensor {
-        match self {
-            Self::Ints(labels) => tensor1(&at.iter().map(|at| labels[*at]).collect::<Vec<_>>()),
-            Self::Texts(labels) => {
-                tensor1(&at.iter().map(|at| labels[*at].clone()).collect::<Vec<_>>())
-            }
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Classifier {
@@ -111,19 +26,19 @@ struct Classifier {
     labels: Labels,
     base: Floats,
     post: Post,
-    /// Leaves store scores of one of two classes only.
-    binary: bool,
+    /// The class whose scores leaves store, where it is one of two classes only.
+    stored: Option<usize>,
     /// No leaf has a negative weight: the stored score is a probability.
     all_positive: bool,
 }
 
 pub(super) fn classifier(_: &ParsingContext, node: &NodeProto) -> Built {
-    let labels = Labels::of(node)?;
+    let labels = Labels::of(node, "classlabels_int64s")?;
     let ensemble = Ensemble::of(node, "class", labels.len(), "SUM")?;
     let base: Vec<f32> = node.get_attr_opt_vec("base_values")?.unwrap_or_default();
-    let binary = labels.len() == 2 && ensemble.single_target().is_some();
+    let stored = ensemble.single_target().filter(|_| labels.len() == 2);
     node.expect(
-        base.is_empty() || base.len() == labels.len() || (binary && base.len() == 1),
+        base.is_empty() || base.len() == labels.len() || (stored.is_some() && base.len() == 1),
         "base_values for each class",
     )?;
     let op = Classifier {
@@ -131,28 +46,17 @@ pub(super) fn classifier(_: &ParsingContext, node: &NodeProto) -> Built {
         ensemble,
         base: Floats(base),
         post: Post::of(node)?,
-        binary,
+        stored,
         labels,
     };
     let (width, label_type) = (op.labels.len(), op.labels.datum_type());
-    let op = inference_wrap(op, 2, move |_, s, inputs, outputs| {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 2)?;
-        s.equals(&outputs[0].datum_type, label_type)?;
-        s.equals(&outputs[1].datum_type, DatumType::F32)?;
-        s.equals(&outputs[0].rank, 1)?;
-        s.equals(&outputs[1].rank, 2)?;
-        s.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
-        s.equals(&outputs[1].shape[0], &inputs[0].shape[0])?;
-        s.equals(&outputs[1].shape[1], width.to_dim())
-    });
-    Ok((op, vec![]))
+    Ok((wrap(op, width, label_type), vec![]))
 }
 
 impl Classifier {
     /// Turns the sums of the trees into scores, and names the winner.
     fn decide(&self, scores: &mut [f32]) -> usize {
-        if let (true, Some(stored)) = (self.binary, self.ensemble.single_target()) {
+        if let Some(stored) = self.stored {
             let base = match self.base.0.as_slice() {
                 [] => 0.0,
                 [one] => *one,
@@ -172,12 +76,7 @@ impl Classifier {
         for (score, base) in scores.iter_mut().zip(&self.base.0) {
             *score += base;
         }
-        let mut winner = 0;
-        for (class, score) in scores.iter().enumerate() {
-            if *score > scores[winner] {
-                winner = class;
-            }
-        }
+        let winner = greatest(scores);
         self.post.apply(scores);
         winner
     }
@@ -232,6 +131,10 @@ struct Regressor {
 
 pub(super) fn regressor(_: &ParsingContext, node: &NodeProto) -> Built {
     let targets = usize::try_from(node.get_attr_opt::<i64>("n_targets")?.unwrap_or(1))?;
+    node.expect(
+        (1..=TARGETS_MAX).contains(&targets),
+        "n_targets from 1 to 1,024",
+    )?;
     let aggregate = node
         .get_attr_opt::<&str>("aggregate_function")?
         .unwrap_or("SUM");
@@ -247,15 +150,7 @@ pub(super) fn regressor(_: &ParsingContext, node: &NodeProto) -> Built {
         base: Floats(base),
         post: Post::of(node)?,
     };
-    let op = inference_wrap(op, 1, move |_, s, inputs, outputs| {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&outputs[0].datum_type, DatumType::F32)?;
-        s.equals(&outputs[0].rank, 2)?;
-        s.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
-        s.equals(&outputs[0].shape[1], targets.to_dim())
-    });
-    Ok((op, vec![]))
+    Ok((wrap_values(op, targets), vec![]))
 }
 
 impl Op for Regressor {

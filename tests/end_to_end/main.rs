@@ -1,0 +1,3 @@
+//! What crosses rooms, on the built binary as a user runs it.
+
+mod demo;
