@@ -1,7 +1,7 @@
 //! Configuration of the detect stage.
 
 use driftline_drift::calibrate::{Budget, SmallestEffect};
-use driftline_schemas::clock::DAY_US;
+use driftline_schemas::clock::{DAY_US, SECOND_US};
 use driftline_schemas::source::ATTRIBUTES;
 use driftline_schemas::units::Span;
 use schemars::JsonSchema;
@@ -18,9 +18,10 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct DetectConfig {
     /// Length of the windows that are judged. It must divide a day, and panes must nest in it.
     pub window: Span,
-    /// How long after its end (in event time, as the watermark tells it) a window waits for devices
-    /// that did not say how often they report, or report more often than once a window. A device
-    /// that reports more rarely is waited for this long after its next report is due.
+    /// How much longer than until a device's next report a window waits for it, as the watermark
+    /// tells the time. A device that did not say how often it reports is waited for this long only.
+    /// Devices that report more rarely than once a window are taken in later, when it is their
+    /// turn, and the window is judged again then.
     pub grace: Span,
     /// False alarms per month and model that are accepted.
     pub budget: Budget,
@@ -109,21 +110,37 @@ impl DetectConfig {
         format!("{:016x}", xxh3_64(&text))
     }
 
-    /// How long after a window's end a cell is waited for.
-    pub(super) fn grace_us(&self, cadence_s: u32) -> i64 {
-        let cadence = i64::from(cadence_s) * 1_000_000;
-        if cadence <= self.window.us() {
-            self.grace.us()
-        } else {
-            // Never longer than windows are kept.
-            (cadence + self.grace.us()).min(self.keep.us() - DAY_US)
+    /// Longest cadence of cells that is not above a window, seconds.
+    pub(super) fn fast_s(&self, cadences_s: impl Iterator<Item = u32>) -> u32 {
+        cadences_s
+            .filter(|&cadence_s| !self.is_slow(cadence_s))
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn is_slow(&self, cadence_s: u32) -> bool {
+        i64::from(cadence_s) * SECOND_US > self.window.us()
+    }
+
+    /// When a cell of a window is taken in. Cells that report at least once a window are so together,
+    /// when the slowest of them (`fast_s`) has had its turn. Those that report more rarely are so at
+    /// the next full multiple of their cadence: a day's windows are judged again once, not hour by
+    /// hour.
+    pub(super) fn due_us(&self, end_us: i64, cadence_s: u32, fast_s: u32) -> i64 {
+        if !self.is_slow(cadence_s) {
+            return end_us + i64::from(fast_s) * SECOND_US + self.grace.us();
         }
+        let cadence_us = i64::from(cadence_s) * SECOND_US;
+        let turn_us = -(-(end_us + cadence_us)).div_euclid(cadence_us) * cadence_us;
+        // Never longer than windows are kept.
+        (turn_us + self.grace.us()).min(end_us + self.keep.us() - DAY_US)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use driftline_schemas::clock::HOUR_US;
 
     /// A wrong field is named with the remedy, unknown keys are refused, the default is right.
     #[test]
@@ -138,12 +155,17 @@ mod tests {
         assert!(config(r#"{"windows": "1h"}"#).is_err());
     }
 
-    /// A meter that reports daily is waited for a day; one that reports each minute is not.
+    /// Devices that report hourly are waited for an hour, and those that report each minute with
+    /// them; a meter that reports daily until the end of the day after.
     #[test]
-    fn grace_goes_by_cadence() {
+    fn cells_are_due_by_their_cadence() {
         let config = DetectConfig::default();
-        assert_eq!(config.grace_us(0), config.grace.us());
-        assert_eq!(config.grace_us(60), config.grace.us());
-        assert_eq!(config.grace_us(86_400), DAY_US + config.grace.us());
+        let (end, grace) = (10 * HOUR_US, config.grace.us());
+        assert_eq!(config.due_us(end, 0, 0), end + grace);
+        let fast_s = config.fast_s([60, 3_600, 86_400].into_iter());
+        assert_eq!(fast_s, 3_600);
+        assert_eq!(config.due_us(end, 60, fast_s), end + HOUR_US + grace);
+        assert_eq!(config.due_us(end, 86_400, fast_s), 2 * DAY_US + grace);
+        assert_eq!(config.due_us(DAY_US, 86_400, fast_s), 2 * DAY_US + grace);
     }
 }

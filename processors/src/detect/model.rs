@@ -113,7 +113,6 @@ impl Model {
             layout: part.profile.layout,
             cell: Arc::new(part.key.cell),
         };
-        let due = start_us + config.window.us() + config.grace_us(key.cell.cadence_s);
         let cells = self.windows.entry(start_us).or_default();
         match cells.get_mut(&key) {
             // Layouts are equal, so merging cannot fail.
@@ -124,6 +123,11 @@ impl Model {
                 cells.insert(key.clone(), Arc::new(part.profile));
             }
         }
+        let due = config.due_us(
+            start_us + config.window.us(),
+            key.cell.cadence_s,
+            config.fast_s(cells.keys().map(|key| key.cell.cadence_s)),
+        );
         if due <= self.watermark_us {
             self.changed(start_us);
         } else {
@@ -266,8 +270,10 @@ impl Model {
         }
         let end_us = start_us + config.window.us();
         let mut cells: Vec<(Arc<Cell>, Arc<Profile>)> = Vec::new();
-        for (key, profile) in self.windows.get(&start_us)? {
-            if end_us + config.grace_us(key.cell.cadence_s) > self.watermark_us {
+        let kept = self.windows.get(&start_us)?;
+        let fast_s = config.fast_s(kept.keys().map(|key| key.cell.cadence_s));
+        for (key, profile) in kept {
+            if config.due_us(end_us, key.cell.cadence_s, fast_s) > self.watermark_us {
                 continue;
             }
             if profile.fits(subject.layout()) {

@@ -342,7 +342,7 @@ fn daily_meters_are_waited_for_alone() {
             .rows
     };
     assert_eq!(estate_rows(&log), rows(&cells[meters..]));
-    let watermark_us = T0_US + DAY_US + 2 * HOUR_US;
+    let watermark_us = T0_US + 2 * DAY_US + HOUR_US;
     append(
         &log,
         &ProfileBatch {

@@ -78,9 +78,10 @@ impl Model {
             let Some(config) = configs.at(start_us) else {
                 continue;
             };
+            let end_us = start_us + config.0.window.us();
+            let fast_s = config.0.fast_s(cells.keys().map(|key| key.cell.cadence_s));
             for key in cells.keys() {
-                let end_us = start_us + config.0.window.us();
-                let due = end_us + config.0.grace_us(key.cell.cadence_s);
+                let due = config.0.due_us(end_us, key.cell.cadence_s, fast_s);
                 if due > watermark_us {
                     self.due.insert((due, start_us));
                 } else if !self.judged.contains_key(&start_us) {
