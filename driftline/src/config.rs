@@ -10,8 +10,8 @@ use driftline_alerting::AlertingConfig;
 use driftline_ingest::GatewayConfig;
 use driftline_processors::archive::ArchiveConfig;
 use driftline_processors::detect::DetectConfig;
-use driftline_processors::lake::LakeConfig;
 use driftline_processors::labels::LabelsConfig;
+use driftline_processors::lake::LakeConfig;
 use driftline_processors::profile::ProfileConfig;
 use driftline_processors::vitals::VitalsConfig;
 use schemars::JsonSchema;
@@ -23,7 +23,19 @@ const ENV_PREFIX: &str = "DRIFTLINE_";
 const ENV_OTHERS: [&str; 6] = ["CONFIG", "DIR", "SHARED", "KAFKA", "FAILPOINT", "CACHE"];
 
 /// A role of the pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// The gateway.
@@ -101,7 +113,9 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             otlp_endpoint: None,
-            log: "info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn,tract=warn".into(),
+            log:
+                "info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn,tract=warn"
+                    .into(),
             log_json: false,
         }
     }
@@ -159,17 +173,23 @@ impl Config {
                 .with_context(|| format!("configuration file {}", file.display()))?,
             None => String::new(),
         };
-        let place = file.map_or_else(|| "configuration".to_owned(), |file| file.display().to_string());
+        let place = file.map_or_else(
+            || "configuration".to_owned(),
+            |file| file.display().to_string(),
+        );
         // Read as it is first, so that an error names the line of the file.
         let _: Self = toml::from_str(&text).with_context(|| place.clone())?;
         let mut table: toml::Table = toml::from_str(&text).with_context(|| place.clone())?;
         let mut overridden = Vec::new();
         for (name, value) in vars {
-            let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
+            let Some(path) = name.strip_prefix(ENV_PREFIX) else {
+                continue;
+            };
             if ENV_OTHERS.contains(&path) {
                 continue;
             }
-            set(&mut table, &path.to_lowercase(), &value).with_context(|| format!("environment variable {name}"))?;
+            set(&mut table, &path.to_lowercase(), &value)
+                .with_context(|| format!("environment variable {name}"))?;
             overridden.push(name);
         }
         let config: Self = table
@@ -198,8 +218,11 @@ impl Config {
         if self.log.partitions == 0 {
             bail!("[log] partitions: must be 1 at least");
         }
-        if self.log.kafka.is_none() && !self.roles.is_empty() && self.roles.len() < Role::ALL.len() {
-            tracing::warn!("the embedded log belongs to one process: the roles left out run nowhere else");
+        if self.log.kafka.is_none() && !self.roles.is_empty() && self.roles.len() < Role::ALL.len()
+        {
+            tracing::warn!(
+                "the embedded log belongs to one process: the roles left out run nowhere else"
+            );
         }
         Ok(())
     }
@@ -255,14 +278,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("driftline.toml");
         std::fs::write(&file, text).unwrap();
-        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let vars = vars
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Config::from_parts(Some(&file), vars)
     }
 
     #[test]
     fn the_environment_overrides_the_file_and_the_file_the_defaults() {
         let text = "[gateway]\nlisten = \"127.0.0.1:1\"\n[log]\npartitions = 3\n";
-        let config = load(text, &[("DRIFTLINE_GATEWAY__LISTEN", "127.0.0.1:2"), ("DRIFTLINE_PROFILE__PANE", "5m")]).unwrap();
+        let config = load(
+            text,
+            &[
+                ("DRIFTLINE_GATEWAY__LISTEN", "127.0.0.1:2"),
+                ("DRIFTLINE_PROFILE__PANE", "5m"),
+            ],
+        )
+        .unwrap();
         assert_eq!(config.gateway.listen.port(), 2);
         assert_eq!(config.log.partitions, 3);
         assert_eq!(config.profile.pane.to_string(), "5m");
@@ -270,11 +302,14 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_wrong_values_are_refused_by_name() {
-        let problem = |text: &str, vars: &[(&str, &str)]| format!("{:#}", load(text, vars).unwrap_err());
+        let problem =
+            |text: &str, vars: &[(&str, &str)]| format!("{:#}", load(text, vars).unwrap_err());
         assert!(problem("[gateway]\nlistne = 1\n", &[]).contains("listne"));
         assert!(problem("gatway = 1\n", &[]).contains("gatway"));
         assert!(problem("[profile]\npane = \"7m\"\n", &[]).contains("does not divide"));
-        assert!(problem("", &[("DRIFTLINE_DETECT__WINDW", "1h")]).contains("DRIFTLINE_DETECT__WINDW"));
+        assert!(
+            problem("", &[("DRIFTLINE_DETECT__WINDW", "1h")]).contains("DRIFTLINE_DETECT__WINDW")
+        );
         assert!(problem("[log]\npartitions = 0\n", &[]).contains("partitions"));
     }
 }

@@ -102,12 +102,17 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
             Ok(Value::Array(devices))
         }
         Command::DeviceRevoke { tenant, device } => {
-            scope.registry.revoke_device(&mut *appender, &tenant, &device, now_us)?;
+            scope
+                .registry
+                .revoke_device(&mut *appender, &tenant, &device, now_us)?;
             Ok(json!({ "device": device, "revoked": true }))
         }
         Command::ModelRegister { tenant, path } => {
             let bundle = store::load(&path)?;
-            let record = scope.registry.register_bundle(&mut *appender, &tenant, &bundle, now_us)?;
+            let record =
+                scope
+                    .registry
+                    .register_bundle(&mut *appender, &tenant, &bundle, now_us)?;
             Ok(serde_json::to_value(record)?)
         }
         Command::ModelList => {
@@ -141,18 +146,33 @@ pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyho
             .await
             .context("control socket of the running serve")?;
         let ok = response.status().is_success();
-        let answer: Value = response.json().await.context("answer of the running serve")?;
+        let answer: Value = response
+            .json()
+            .await
+            .context("answer of the running serve")?;
         if ok {
             return Ok(answer);
         }
-        bail!("{}", answer["error"].as_str().unwrap_or("the running serve refused it"));
+        bail!(
+            "{}",
+            answer["error"]
+                .as_str()
+                .unwrap_or("the running serve refused it")
+        );
     }
     let (config, dir) = (config.clone(), dir.to_owned());
     tokio::task::spawn_blocking(move || {
         let log = pipeline::open_log(&config, &dir)?;
         let registry = pipeline::open_registry(&config, &dir, &log)?;
         let clock = Arc::new(driftline_schemas::clock::SystemClock);
-        execute(&Scope { log, registry, clock }, command)
+        execute(
+            &Scope {
+                log,
+                registry,
+                clock,
+            },
+            command,
+        )
     })
     .await?
 }
@@ -181,17 +201,25 @@ pub(crate) async fn serve(
         .route("/v1/control", post(control))
         .route("/metrics", get(move || async move { metrics.text() }))
         .with_state(scope);
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).await;
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown)
+        .await;
     // The next start removes it too.
     let _ = std::fs::remove_file(&path);
     Ok(served?)
 }
 
-async fn control(State(scope): State<Scope>, Json(command): Json<Command>) -> (StatusCode, Json<Value>) {
+async fn control(
+    State(scope): State<Scope>,
+    Json(command): Json<Command>,
+) -> (StatusCode, Json<Value>) {
     let executed = tokio::task::spawn_blocking(move || execute(&scope, command)).await;
     match executed {
         Ok(Ok(answer)) => (StatusCode::OK, Json(answer)),
-        Ok(Err(error)) => (StatusCode::BAD_REQUEST, Json(json!({ "error": format!("{error:#}") }))),
+        Ok(Err(error)) => (
+            StatusCode::BAD_REQUEST,
+            Json(json!({ "error": format!("{error:#}") })),
+        ),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             Json(json!({ "error": error.to_string() })),

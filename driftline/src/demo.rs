@@ -88,7 +88,12 @@ impl Teller {
 ///
 /// # Errors
 /// When it could not be run to its end.
-pub(crate) async fn run(args: DemoArgs, dir: Option<&Path>, format: OutputFormat, quiet: bool) -> anyhow::Result<bool> {
+pub(crate) async fn run(
+    args: DemoArgs,
+    dir: Option<&Path>,
+    format: OutputFormat,
+    quiet: bool,
+) -> anyhow::Result<bool> {
     let teller = Teller {
         quiet: quiet || format == OutputFormat::Json,
         started: Instant::now(),
@@ -116,7 +121,13 @@ pub(crate) async fn run(args: DemoArgs, dir: Option<&Path>, format: OutputFormat
         let (config, dir) = (config.clone(), dir.clone());
         tokio::task::spawn_blocking(move || pipeline::open_log(&config, &dir)).await??
     };
-    let pipeline = Pipeline::start(&config, &dir, Arc::clone(&log), Arc::clone(&clock) as Arc<dyn Clock>).await?;
+    let pipeline = Pipeline::start(
+        &config,
+        &dir,
+        Arc::clone(&log),
+        Arc::clone(&clock) as Arc<dyn Clock>,
+    )
+    .await?;
     let scope = Scope {
         log,
         registry: Arc::clone(&pipeline.registry),
@@ -124,14 +135,21 @@ pub(crate) async fn run(args: DemoArgs, dir: Option<&Path>, format: OutputFormat
     };
     let tokens = register(&scope, &estate, &bundle_dir).await?;
     let address = pipeline.address().context("the gateway does not run")?;
-    teller.say(&format!("gateway at http://{address}, webhooks to {}", receiver.url()));
+    teller.say(&format!(
+        "gateway at http://{address}, webhooks to {}",
+        receiver.url()
+    ));
 
     let agent = agent();
     let base = format!("http://{address}");
     let runtime = Runtime::load(Arc::new(bundle))?;
-    let mut drive = Drive::new(&estate, &runtime, Arc::clone(&clock), faults.clone(), |unit| {
-        Box::new(HttpUplink::sharing(&agent, &base, &tokens[unit.index]))
-    });
+    let mut drive = Drive::new(
+        &estate,
+        &runtime,
+        Arc::clone(&clock),
+        faults.clone(),
+        |unit| Box::new(HttpUplink::sharing(&agent, &base, &tokens[unit.index])),
+    );
     let driven = simulate(&mut drive, &clock, &faults, &pipeline, &receiver, &teller).await?;
     drain(&pipeline, &receiver, &teller).await?;
 
@@ -139,10 +157,19 @@ pub(crate) async fn run(args: DemoArgs, dir: Option<&Path>, format: OutputFormat
     let session = Session::open(lake).await?;
     let rows = Rows::count(&session, driven.rows).await?;
     let alerts = verdict::alerts(&*pipeline.log)?;
-    let summary = Summary::new(args.seed, &dir, rows, &estate, &faults, START_US, &alerts, &receiver.counts());
+    let summary = Summary::new(
+        args.seed,
+        &dir,
+        rows,
+        &estate,
+        &faults,
+        START_US,
+        &alerts,
+        &receiver.counts(),
+    );
     pipeline.stop().await?;
     if format == OutputFormat::Json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        crate::output::write(&serde_json::to_value(&summary)?, format)?;
     } else {
         show(&session, &summary, &dir, &driven).await?;
     }
@@ -155,11 +182,21 @@ fn fresh_dir(dir: Option<&Path>) -> anyhow::Result<PathBuf> {
     let named = || format!("folder {}", dir.display());
     if dir.join(MARKER).exists() {
         std::fs::remove_dir_all(&dir).with_context(named)?;
-    } else if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty and no demo made it; name another with --dir", named());
+    } else if dir
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
+        bail!(
+            "{} is not empty and no demo made it; name another with --dir",
+            named()
+        );
     }
     std::fs::create_dir_all(&dir).with_context(named)?;
-    std::fs::write(dir.join(MARKER), "made by `driftline demo`, which may empty this folder\n").with_context(named)?;
+    std::fs::write(
+        dir.join(MARKER),
+        "made by `driftline demo`, which may empty this folder\n",
+    )
+    .with_context(named)?;
     Ok(dir.canonicalize()?)
 }
 
@@ -167,7 +204,10 @@ fn faults(text: &str, estate: &Estate) -> anyhow::Result<Vec<Fault>> {
     match text {
         "none" => Ok(Vec::new()),
         "default" => Ok(Fault::drawn(estate, HEALTHY_US)),
-        text => text.split_whitespace().map(|fault| Ok(fault.parse()?)).collect(),
+        text => text
+            .split_whitespace()
+            .map(|fault| Ok(fault.parse()?))
+            .collect(),
     }
 }
 
@@ -206,7 +246,9 @@ async fn register(scope: &Scope, estate: &Estate, bundle: &Path) -> anyhow::Resu
             .map(|unit| {
                 let origin = unit.origin.clone();
                 let answer = control::execute(&scope, Command::DeviceAdd { origin })?;
-                let token = answer["token"].as_str().context("a device without a token")?;
+                let token = answer["token"]
+                    .as_str()
+                    .context("a device without a token")?;
                 Ok(token.to_owned())
             })
             .collect()
@@ -234,7 +276,11 @@ async fn simulate(
         }
         if now_us - START_US >= HEALTHY_US && !faults_told.swap(true, Ordering::Relaxed) {
             for fault in faults {
-                teller.say(&format!("injected: {} at {}", fault.kind.name(), fault.scope()));
+                teller.say(&format!(
+                    "injected: {} at {}",
+                    fault.kind.name(),
+                    fault.scope()
+                ));
             }
         }
         for webhook in receiver.since(told) {
@@ -286,7 +332,10 @@ async fn drain(pipeline: &Pipeline, receiver: &Receiver, teller: &Teller) -> any
         }
         if Instant::now() > deadline {
             let behind = behind.unwrap_or_else(|| "webhooks still arrive".into());
-            bail!("the stages did not come to the end of the log within {} s: {behind}", DRAIN_MAX.as_secs());
+            bail!(
+                "the stages did not come to the end of the log within {} s: {behind}",
+                DRAIN_MAX.as_secs()
+            );
         }
     }
 }
@@ -306,7 +355,12 @@ const QUESTIONS: [(&str, &str); 2] = [
     ),
 ];
 
-async fn show(session: &Session, summary: &Summary, dir: &Path, driven: &Driven) -> anyhow::Result<()> {
+async fn show(
+    session: &Session,
+    summary: &Summary,
+    dir: &Path,
+    driven: &Driven,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for (question, sql) in QUESTIONS {
         use std::io::Write as _;

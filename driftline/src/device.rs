@@ -71,11 +71,20 @@ pub(crate) struct AddArgs {
 }
 
 fn parse_link(text: &str) -> Result<Link, String> {
-    let all = [Link::Unknown, Link::Ethernet, Link::Wifi, Link::Cellular, Link::Lpwan, Link::Satellite];
-    all.into_iter().find(|link| link.name() == text).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|link| link.name()).collect();
-        format!("write one of {}", names.join(", "))
-    })
+    let all = [
+        Link::Unknown,
+        Link::Ethernet,
+        Link::Wifi,
+        Link::Cellular,
+        Link::Lpwan,
+        Link::Satellite,
+    ];
+    all.into_iter()
+        .find(|link| link.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|link| link.name()).collect();
+            format!("write one of {}", names.join(", "))
+        })
 }
 
 impl AddArgs {
@@ -83,7 +92,11 @@ impl AddArgs {
         Origin {
             tenant: self.tenant.into(),
             device: self.device.into(),
-            role: if self.probe { Role::Probe } else { Role::Device },
+            role: if self.probe {
+                Role::Probe
+            } else {
+                Role::Device
+            },
             model: self.model.into(),
             version: self.version.into(),
             variant: self.variant.into(),
@@ -92,9 +105,9 @@ impl AddArgs {
             region: self.region.into(),
             site: self.site.into(),
             link: self.link,
-            cadence_s: self
-                .cadence
-                .map_or(0, |cadence| u32::try_from(cadence.us() / 1_000_000).unwrap_or(u32::MAX)),
+            cadence_s: self.cadence.map_or(0, |cadence| {
+                u32::try_from(cadence.us() / 1_000_000).unwrap_or(u32::MAX)
+            }),
         }
     }
 }
@@ -103,9 +116,16 @@ impl AddArgs {
 ///
 /// # Errors
 /// What the registry said.
-pub(crate) async fn run(config: &Config, dir: &Path, command: DeviceCommand, format: OutputFormat) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    config: &Config,
+    dir: &Path,
+    command: DeviceCommand,
+    format: OutputFormat,
+) -> anyhow::Result<()> {
     let command = match command {
-        DeviceCommand::Add(args) => Command::DeviceAdd { origin: args.origin() },
+        DeviceCommand::Add(args) => Command::DeviceAdd {
+            origin: args.origin(),
+        },
         DeviceCommand::List { tenant } => Command::DeviceList { tenant },
         DeviceCommand::Revoke { device, tenant } => Command::DeviceRevoke { tenant, device },
     };

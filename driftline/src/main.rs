@@ -48,6 +48,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the process"
+)]
 enum Command {
     /// The whole system on a simulated estate, with faults injected and found.
     Demo(demo::DemoArgs),
@@ -96,7 +100,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("driftline: no threads can be started: {error}");
@@ -113,7 +120,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
-    let dir = cli.dir.clone().unwrap_or_else(|| PathBuf::from("driftline-data"));
+    let dir = cli
+        .dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("driftline-data"));
     let format = OutputFormat::or_suitable(cli.format);
     let telemetry = match &cli.command {
         // One-off commands speak for themselves.
@@ -128,7 +138,11 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => {
             let format = cli.format.unwrap_or(OutputFormat::Table);
             let matches = demo::run(args, cli.dir.as_deref(), format, cli.quiet).await?;
-            return Ok(if matches { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+            return Ok(if matches {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(FAILED)
+            });
         }
         Command::Serve { role } => serve::run(config, &dir, role).await?,
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
@@ -141,12 +155,19 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_config(config: &Config, command: &ConfigCommand, file: Option<&Path>) -> anyhow::Result<()> {
+fn show_config(
+    config: &Config,
+    command: &ConfigCommand,
+    file: Option<&Path>,
+) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     match command {
         ConfigCommand::Check => {
-            let what = file.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+            let what = file.map_or_else(
+                || "the defaults".to_owned(),
+                |file| file.display().to_string(),
+            );
             writeln!(out, "{what}: all right")?;
         }
         ConfigCommand::Show => write!(out, "{}", toml::to_string_pretty(config)?)?,

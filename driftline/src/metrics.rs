@@ -57,16 +57,29 @@ impl Default for Metrics {
         let step_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
         let commit_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
         let (records, bytes, steps) = (Family::default(), Family::default(), Family::default());
-        let (outputs, failures, partitions) = (Family::default(), Family::default(), Family::default());
+        let (outputs, failures, partitions) =
+            (Family::default(), Family::default(), Family::default());
         let stage = registry.sub_registry_with_prefix("driftline_stage");
         stage.register("records", "records taken in", Family::clone(&records));
         stage.register("bytes", "bytes of records taken in", Family::clone(&bytes));
         stage.register("steps", "steps committed", Family::clone(&steps));
         stage.register("outputs", "records put out", Family::clone(&outputs));
-        stage.register("failures", "failures that were tried again", Family::clone(&failures));
+        stage.register(
+            "failures",
+            "failures that were tried again",
+            Family::clone(&failures),
+        );
         stage.register("partitions", "partitions held", Family::clone(&partitions));
-        stage.register("step_seconds", "time to decide a step", Family::clone(&step_seconds));
-        stage.register("commit_seconds", "time to commit a step", Family::clone(&commit_seconds));
+        stage.register(
+            "step_seconds",
+            "time to decide a step",
+            Family::clone(&step_seconds),
+        );
+        stage.register(
+            "commit_seconds",
+            "time to commit a step",
+            Family::clone(&commit_seconds),
+        );
         Self {
             registry: Mutex::new(registry),
             records,
@@ -143,7 +156,9 @@ impl LogObserver {
 }
 
 fn label(stage: &str) -> StageLabel {
-    StageLabel { stage: stage.into() }
+    StageLabel {
+        stage: stage.into(),
+    }
 }
 
 fn attribute(stage: &str) -> [KeyValue; 1] {
@@ -158,18 +173,34 @@ impl RunObserver for LogObserver {
 
     fn stepped(&self, stage: &str, records: usize, bytes: usize, took: Duration) {
         let label = label(stage);
-        self.metrics.records.get_or_create(&label).inc_by(records as u64);
-        self.metrics.bytes.get_or_create(&label).inc_by(bytes as u64);
-        self.metrics.step_seconds.get_or_create(&label).observe(took.as_secs_f64());
+        self.metrics
+            .records
+            .get_or_create(&label)
+            .inc_by(records as u64);
+        self.metrics
+            .bytes
+            .get_or_create(&label)
+            .inc_by(bytes as u64);
+        self.metrics
+            .step_seconds
+            .get_or_create(&label)
+            .observe(took.as_secs_f64());
         self.records.add(records as u64, &attribute(stage));
     }
 
     fn committed(&self, stage: &str, _committed: Committed, outputs: usize, took: Duration) {
         let label = label(stage);
         self.metrics.steps.get_or_create(&label).inc();
-        self.metrics.outputs.get_or_create(&label).inc_by(outputs as u64);
-        self.metrics.commit_seconds.get_or_create(&label).observe(took.as_secs_f64());
-        self.commit_seconds.record(took.as_secs_f64(), &attribute(stage));
+        self.metrics
+            .outputs
+            .get_or_create(&label)
+            .inc_by(outputs as u64);
+        self.metrics
+            .commit_seconds
+            .get_or_create(&label)
+            .observe(took.as_secs_f64());
+        self.commit_seconds
+            .record(took.as_secs_f64(), &attribute(stage));
     }
 
     fn failed(&self, stage: &str, error: &dyn std::fmt::Display, attempt: u32) {

@@ -36,7 +36,7 @@ pub(crate) fn write(value: &Value, format: OutputFormat) -> anyhow::Result<()> {
         OutputFormat::Table => {
             let mut table = comfy_table::Table::new();
             table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-            
+
             let columns = columns(value);
             table.set_header(&columns);
             for row in rows(value) {

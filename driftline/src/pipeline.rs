@@ -74,7 +74,11 @@ pub(crate) fn topics(config: &Config) -> Vec<TopicSpec> {
 }
 
 /// Opens the registry of a log.
-pub(crate) fn open_registry(config: &Config, dir: &Path, log: &Arc<dyn Log>) -> anyhow::Result<Arc<Registry>> {
+pub(crate) fn open_registry(
+    config: &Config,
+    dir: &Path,
+    log: &Arc<dyn Log>,
+) -> anyhow::Result<Arc<Registry>> {
     let store = FolderStore::new(config.bundles(dir));
     Ok(Arc::new(Registry::open(Arc::clone(log), Arc::new(store))?))
 }
@@ -128,7 +132,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    async fn start_gateway(&mut self, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+    async fn start_gateway(
+        &mut self,
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::bind(config.gateway.listen)
             .await
             .with_context(|| format!("[gateway] listen: {}", config.gateway.listen))?;
@@ -145,11 +153,20 @@ impl Pipeline {
             let _ = stopped.await;
         }));
         tracing::info!(%address, "gateway listens");
-        self.gateway = Some(RunningGateway { address, stop, task });
+        self.gateway = Some(RunningGateway {
+            address,
+            stop,
+            task,
+        });
         Ok(())
     }
 
-    fn start_stages(&mut self, config: &Config, dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+    fn start_stages(
+        &mut self,
+        config: &Config,
+        dir: &Path,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<()> {
         let log = Arc::clone(&self.log);
         let bundles: Arc<dyn Bundles> = Arc::clone(&self.registry) as Arc<dyn Bundles>;
         let lake = || Lake::new(&config.lake(dir));
@@ -162,7 +179,8 @@ impl Pipeline {
         if config.runs(Role::Profile) {
             let stats = ProfileStats::default();
             self.metrics.add(|registry| stats.register(registry));
-            let stage = ProfileStage::new(config.profile.clone(), &*log, Arc::clone(&bundles), stats)?;
+            let stage =
+                ProfileStage::new(config.profile.clone(), &*log, Arc::clone(&bundles), stats)?;
             stages.push((ProfileStage::spec(), Box::new(stage)));
         }
         if config.runs(Role::Labels) {
@@ -182,7 +200,8 @@ impl Pipeline {
         if config.runs(Role::Detect) {
             let stats = DetectStats::default();
             self.metrics.add(|registry| stats.register(registry));
-            let stage = DetectStage::new(config.detect.clone(), &*log, Arc::clone(&bundles), stats)?;
+            let stage =
+                DetectStage::new(config.detect.clone(), &*log, Arc::clone(&bundles), stats)?;
             stages.push((DetectStage::spec(), Box::new(stage)));
         }
         if config.runs(Role::Vitals) {
@@ -214,7 +233,9 @@ impl Pipeline {
             }
             self.stages.push(spec.clone());
             let name = spec.name.to_string();
-            let thread = runner.spawn(spec, stage).with_context(|| format!("thread of stage {name}"))?;
+            let thread = runner
+                .spawn(spec, stage)
+                .with_context(|| format!("thread of stage {name}"))?;
             self.threads.push((name, thread));
         }
         Ok(())
@@ -249,10 +270,15 @@ impl Pipeline {
             for input in &spec.inputs {
                 for partition in 0..self.log.partitions(input)? {
                     let (_, end) = self.log.range(input, partition)?;
-                    let next = self.log.committed(&spec.name, input, partition)?.unwrap_or(0);
+                    let next = self
+                        .log
+                        .committed(&spec.name, input, partition)?
+                        .unwrap_or(0);
                     if next < end {
                         let name = &spec.name;
-                        return Ok(Some(format!("{name} at {next} of {end} of {input}/{partition}")));
+                        return Ok(Some(format!(
+                            "{name} at {next} of {end} of {input}/{partition}"
+                        )));
                     }
                 }
             }
@@ -270,14 +296,21 @@ impl Pipeline {
         if let Some(gateway) = self.gateway.take() {
             // Fails only when the gateway has ended already.
             let _ = gateway.stop.send(());
-            failed = gateway.task.await.context("gateway")?.context("gateway").err();
+            failed = gateway
+                .task
+                .await
+                .context("gateway")?
+                .context("gateway")
+                .err();
         }
         self.shutdown.request();
         for (name, thread) in std::mem::take(&mut self.threads) {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
             let result = match joined {
                 Ok(result) => result.map_err(anyhow::Error::from),
-                Err(_) => Err(anyhow::anyhow!("stage {name} panicked; see its message above")),
+                Err(_) => Err(anyhow::anyhow!(
+                    "stage {name} panicked; see its message above"
+                )),
             };
             failed = failed.or(result.err());
         }

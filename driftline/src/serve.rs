@@ -38,7 +38,11 @@ pub(crate) async fn run(mut config: Config, dir: &Path, roles: Vec<Role>) -> any
             registry: Arc::clone(&pipeline.registry),
             clock: Arc::clone(&clock),
         };
-        let (metrics, dir, mut stopped) = (Arc::clone(&pipeline.metrics), dir.to_owned(), stop.subscribe());
+        let (metrics, dir, mut stopped) = (
+            Arc::clone(&pipeline.metrics),
+            dir.to_owned(),
+            stop.subscribe(),
+        );
         tokio::spawn(async move {
             let shutdown = async move {
                 // A sender that was dropped asks as well.

@@ -53,7 +53,11 @@ pub(crate) struct SimulateArgs {
 ///
 /// # Errors
 /// When the gateway refuses, or a file cannot be read or written.
-pub(crate) async fn run(args: SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    args: SimulateArgs,
+    format: OutputFormat,
+    quiet: bool,
+) -> anyhow::Result<()> {
     tokio::task::block_in_place(|| simulate(&args, format, quiet))
 }
 
@@ -68,31 +72,52 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
     if let Some(folder) = &args.prepare {
         return prepare(&estate, start_us, folder);
     }
-    let path = args.tokens_file.as_deref().context("--tokens-file is missing")?;
+    let path = args
+        .tokens_file
+        .as_deref()
+        .context("--tokens-file is missing")?;
     let text = std::fs::read_to_string(path).with_context(|| format!("file {}", path.display()))?;
     let tokens: std::collections::BTreeMap<&str, &str> = text
         .lines()
         .filter_map(|line| line.split_once(char::is_whitespace))
         .map(|(device, token)| (device.trim(), token.trim()))
         .collect();
-    if let Some(missing) = estate.units.iter().find(|unit| !tokens.contains_key(&*unit.origin.device)) {
-        bail!("{}: there is no token of {}", path.display(), missing.origin.device);
+    if let Some(missing) = estate
+        .units
+        .iter()
+        .find(|unit| !tokens.contains_key(&*unit.origin.device))
+    {
+        bail!(
+            "{}: there is no token of {}",
+            path.display(),
+            missing.origin.device
+        );
     }
     let work = tempfile::tempdir()?;
     bundle::make(&estate, start_us, work.path())?;
     let runtime = Runtime::load(Arc::new(store::load(work.path())?))?;
     let clock = Arc::new(PacedClock::new(start_us, args.speed));
     let agent = agent();
-    let mut drive = Drive::new(&estate, &runtime, Arc::clone(&clock), args.faults.clone(), |unit| {
-        let token = tokens.get(&*unit.origin.device).copied().unwrap_or_default();
-        Box::new(HttpUplink::sharing(&agent, &args.to, token))
-    });
+    let mut drive = Drive::new(
+        &estate,
+        &runtime,
+        Arc::clone(&clock),
+        args.faults.clone(),
+        |unit| {
+            let token = tokens
+                .get(&*unit.origin.device)
+                .copied()
+                .unwrap_or_default();
+            Box::new(HttpUplink::sharing(&agent, &args.to, token))
+        },
+    );
     let bar = match quiet {
         true => ProgressBar::hidden(),
         // Hidden as well where standard error is no terminal.
         false => ProgressBar::new(args.length.us().max(1) as u64),
     };
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {percent}% {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {percent}% {msg}")
+    {
         bar.set_style(style);
     }
     let stop = AtomicBool::new(false);
@@ -124,6 +149,9 @@ fn prepare(estate: &Estate, start_us: i64, folder: &std::path::Path) -> anyhow::
         ));
     }
     std::fs::write(folder.join("register.sh"), script)?;
-    eprintln!("written: {0}/bundle and {0}/register.sh; run it with sh, then simulate with --tokens-file {0}/tokens.txt", folder.display());
+    eprintln!(
+        "written: {0}/bundle and {0}/register.sh; run it with sh, then simulate with --tokens-file {0}/tokens.txt",
+        folder.display()
+    );
     Ok(())
 }

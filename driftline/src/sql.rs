@@ -31,7 +31,12 @@ pub(crate) struct SqlArgs {
 ///
 /// # Errors
 /// When the lake cannot be read or a statement is wrong.
-pub(crate) async fn run(config: &Config, dir: &Path, args: SqlArgs, format: OutputFormat) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    config: &Config,
+    dir: &Path,
+    args: SqlArgs,
+    format: OutputFormat,
+) -> anyhow::Result<()> {
     let lake = Lake::new(&config.lake(dir));
     let mut session = Session::open(lake).await?;
     let format = match format {
@@ -105,7 +110,11 @@ async fn prompt(session: &mut Session, format: Format) -> anyhow::Result<()> {
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut text = String::new();
     loop {
-        let prompt = if text.is_empty() { "driftline> " } else { "       ..> " };
+        let prompt = if text.is_empty() {
+            "driftline> "
+        } else {
+            "       ..> "
+        };
         // The editor blocks; nothing else runs on this thread meanwhile.
         let line = tokio::task::block_in_place(|| editor.readline(prompt));
         match line {
@@ -141,6 +150,9 @@ mod tests {
 
     #[test]
     fn semicolons_in_quotes_part_nothing() {
-        assert_eq!(statements("SELECT ';' ; SELECT 2;\n"), ["SELECT ';' ", " SELECT 2"]);
+        assert_eq!(
+            statements("SELECT ';' ; SELECT 2;\n"),
+            ["SELECT ';' ", " SELECT 2"]
+        );
     }
 }

@@ -40,14 +40,18 @@ pub(crate) fn init(config: &TelemetryConfig, quiet: bool) -> anyhow::Result<Expo
         true => "error".into(),
         false => config.log.clone(),
     });
-    let filter = EnvFilter::try_new(&directives).with_context(|| format!("[telemetry] log: {directives:?}"))?;
+    let filter = EnvFilter::try_new(&directives)
+        .with_context(|| format!("[telemetry] log: {directives:?}"))?;
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
     let text = match config.log_json {
         true => text.json().boxed(),
         false => text
-            .with_ansi(std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .with_ansi(
+                std::env::var_os("NO_COLOR").is_none()
+                    && std::io::IsTerminal::is_terminal(&std::io::stderr()),
+            )
             .boxed(),
     };
     let mut exporters = Exporters::default();
@@ -55,10 +59,9 @@ pub(crate) fn init(config: &TelemetryConfig, quiet: bool) -> anyhow::Result<Expo
         None => None,
         Some(endpoint) => {
             exporters = connect(endpoint)?;
-            exporters
-                .traces
-                .as_ref()
-                .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("driftline")))
+            exporters.traces.as_ref().map(|provider| {
+                tracing_opentelemetry::layer().with_tracer(provider.tracer("driftline"))
+            })
         }
     };
     tracing_subscriber::registry()
@@ -74,7 +77,10 @@ fn connect(endpoint: &str) -> anyhow::Result<Exporters> {
     let base = endpoint.trim_end_matches('/');
     let resource = Resource::builder()
         .with_service_name("driftline")
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(opentelemetry::KeyValue::new(
+            "service.version",
+            env!("CARGO_PKG_VERSION"),
+        ))
         .build();
     let wrong = || format!("[telemetry] otlp_endpoint: {endpoint}");
     let spans = opentelemetry_otlp::SpanExporter::builder()

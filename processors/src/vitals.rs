@@ -120,7 +120,10 @@ impl VitalsStage {
             }
             touched.insert(id.device);
             let state = partition.devices.entry(id.device).or_default();
-            let mut told: Vec<Told> = state.heard(&frame.origin, frame.head.received_at_us).into_iter().collect();
+            let mut told: Vec<Told> = state
+                .heard(&frame.origin, frame.head.received_at_us)
+                .into_iter()
+                .collect();
             told.extend(readings.feed(frame, state, &self.config));
             for told in told {
                 let finding = tell::finding(&frame.origin, state, told, partition.heard_us);

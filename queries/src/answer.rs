@@ -23,7 +23,11 @@ pub enum Format {
 ///
 /// # Errors
 /// When the output cannot be written, or a type has no form in the format.
-pub fn write(batches: &[RecordBatch], format: Format, out: &mut dyn Write) -> Result<(), ArrowError> {
+pub fn write(
+    batches: &[RecordBatch],
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), ArrowError> {
     match format {
         Format::Table => writeln!(out, "{}", pretty_format_batches(batches)?)?,
         Format::Json => {
@@ -77,7 +81,13 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     async fn answer(sql: &str, format: Format) -> String {
-        let batches = SessionContext::new().sql(sql).await.unwrap().collect().await.unwrap();
+        let batches = SessionContext::new()
+            .sql(sql)
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
         let mut out = Vec::new();
         write(&batches, format, &mut out).unwrap();
         String::from_utf8(out).unwrap()

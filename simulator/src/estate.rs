@@ -111,8 +111,18 @@ fn unit(config: &EstateConfig, site: &str, number: usize, probe: bool, index: us
             version: Arc::from(""),
             variant: Arc::from(""),
             // Crossed with sites, so that a cause at a site is not one of hardware or firmware too.
-            hardware: if number % 2 == 0 { "gen1" } else { "gen2" }.into(),
-            firmware: if (number / 2) % 2 == 0 { "2.0" } else { "2.1" }.into(),
+            hardware: if number.is_multiple_of(2) {
+                "gen1"
+            } else {
+                "gen2"
+            }
+            .into(),
+            firmware: if (number / 2).is_multiple_of(2) {
+                "2.0"
+            } else {
+                "2.1"
+            }
+            .into(),
             region: region.into(),
             site: site.into(),
             link,

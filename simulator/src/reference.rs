@@ -20,7 +20,7 @@ pub fn table(estate: &Estate, start_us: i64, days: i64) -> Result<Table, PackErr
     let sample_us = estate.config.sample_us;
     let samples = days * driftline_schemas::clock::DAY_US / sample_us;
     let rows = estate.units.len() * samples as usize;
-    let mut columns = vec![Vec::with_capacity(rows); FEATURES];
+    let mut columns: [Vec<f64>; FEATURES] = std::array::from_fn(|_| Vec::with_capacity(rows));
     let mut labels = Vec::with_capacity(rows);
     let mut devices = Vec::with_capacity(rows);
     let mut times_us = Vec::with_capacity(rows);

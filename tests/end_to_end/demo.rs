@@ -29,7 +29,10 @@ fn json(output: &Output) -> Value {
 fn the_demo_finds_what_was_injected() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("demo");
-    let output = driftline(&dir, &["demo", "--for", "30s", "--seed", "1", "--format", "json"]);
+    let output = driftline(
+        &dir,
+        &["demo", "--for", "30s", "--seed", "1", "--format", "json"],
+    );
     let summary = json(&output);
     assert!(output.status.success(), "{summary:#}");
     let rows = &summary["rows"];
@@ -39,8 +42,14 @@ fn the_demo_finds_what_was_injected() {
     assert_eq!(rows["dead_letters"], 0);
     assert_eq!(summary["injected"].as_array().unwrap().len(), 4);
     let found = summary["found"].as_array().unwrap();
-    assert!(found.len() >= 4 && found.iter().all(|found| !found["injected"].is_null()), "{found:#?}");
-    assert_eq!(summary["webhooks"]["verified"], summary["webhooks"]["delivered"]);
+    assert!(
+        found.len() >= 4 && found.iter().all(|found| !found["injected"].is_null()),
+        "{found:#?}"
+    );
+    assert_eq!(
+        summary["webhooks"]["verified"],
+        summary["webhooks"]["delivered"]
+    );
 
     let sql = "SELECT count(*) AS n, count(DISTINCT inference_id) AS ids FROM inferences";
     let answer = json(&driftline(&dir, &["sql", "-c", sql, "--format", "json"]));
@@ -54,7 +63,12 @@ fn the_demo_finds_what_was_injected() {
 fn a_healthy_estate_raises_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("demo");
-    let output = driftline(&dir, &["demo", "--for", "30s", "--seed", "2", "--faults", "none", "--format", "json"]);
+    let output = driftline(
+        &dir,
+        &[
+            "demo", "--for", "30s", "--seed", "2", "--faults", "none", "--format", "json",
+        ],
+    );
     let summary = json(&output);
     assert!(output.status.success(), "{summary:#}");
     assert_eq!(summary["found"], serde_json::json!([]));

@@ -22,7 +22,10 @@ pub(crate) fn make(estate: &Estate, start_us: i64, dir: &Path) -> anyhow::Result
     let rows = reference::table(estate, start_us, DAYS)?;
     let mut draft = Draft::new(MODEL, "1.0.0", Task::Classification);
     draft.classes = CLASSES.map(String::from).to_vec();
-    draft.features = QUANTITIES.iter().map(|quantity| quantity.name.to_owned()).collect();
+    draft.features = QUANTITIES
+        .iter()
+        .map(|quantity| quantity.name.to_owned())
+        .collect();
     for quantity in QUANTITIES {
         let said = FeatureOverride {
             resolution: Some(quantity.resolution),

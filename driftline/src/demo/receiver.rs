@@ -96,7 +96,10 @@ impl Receiver {
     }
 
     fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
-        self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,12 +110,21 @@ impl Drop for Receiver {
 }
 
 async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let id = header(ID_HEADER);
     let now_s = SystemClock.now_us() / SECOND_US;
-    let verified = shared
-        .secret
-        .verify(id, header(TIMESTAMP_HEADER), header(SIGNATURE_HEADER), &body, now_s);
+    let verified = shared.secret.verify(
+        id,
+        header(TIMESTAMP_HEADER),
+        header(SIGNATURE_HEADER),
+        &body,
+        now_s,
+    );
     let mut taken = shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
     if !taken.ids.insert(id.to_owned()) {
         taken.counts.duplicates += 1;

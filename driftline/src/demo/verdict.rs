@@ -47,8 +47,13 @@ impl Rows {
 }
 
 async fn number(session: &Session, sql: &str) -> anyhow::Result<u64> {
-    let batches = session.run(&format!("SELECT CAST(({sql}) AS BIGINT) AS n")).await?;
-    let column = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| batch.column(0));
+    let batches = session
+        .run(&format!("SELECT CAST(({sql}) AS BIGINT) AS n"))
+        .await?;
+    let column = batches
+        .iter()
+        .find(|batch| batch.num_rows() > 0)
+        .map(|batch| batch.column(0));
     let number = column.and_then(|column| {
         use arrow::array::AsArray as _;
         let numbers = column.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
@@ -64,11 +69,20 @@ pub(super) fn alerts(log: &dyn Log) -> anyhow::Result<Vec<Alert>> {
         let mut from = 0;
         loop {
             let batch = log.read(topic::ALERTS, partition, from, ReadLimits::default())?;
-            for value in batch.records.iter().filter_map(|record| record.value.as_ref()) {
+            for value in batch
+                .records
+                .iter()
+                .filter_map(|record| record.value.as_ref())
+            {
                 let alert: Alert = serde_json::from_slice(value)?;
                 match alerts.iter_mut().find(|known| known.id == alert.id) {
                     // The time at which it was found stays that of its opening.
-                    Some(known) => *known = Alert { at_us: known.at_us, ..alert },
+                    Some(known) => {
+                        *known = Alert {
+                            at_us: known.at_us,
+                            ..alert
+                        }
+                    }
                     None => alerts.push(alert),
                 }
             }
@@ -166,8 +180,11 @@ impl Summary {
     /// Whether every fault was found as what it is, nothing else was found, no row is missing or
     /// double, and every webhook was verified.
     pub(super) fn matches(&self) -> bool {
-        let all_found = (0..self.injected.len())
-            .all(|index| self.found.iter().any(|found| found.primary && found.injected == Some(index)));
+        let all_found = (0..self.injected.len()).all(|index| {
+            self.found
+                .iter()
+                .any(|found| found.primary && found.injected == Some(index))
+        });
         all_found
             && self.found.iter().all(|found| found.injected.is_some())
             && self.rows.agree()
@@ -179,10 +196,23 @@ impl Summary {
     pub(super) fn write(&self, out: &mut dyn Write, driven: &Driven) -> std::io::Result<()> {
         writeln!(out, "\ninjected:")?;
         for (index, injected) in self.injected.iter().enumerate() {
-            let by = self.found.iter().filter(|found| found.primary && found.injected == Some(index));
-            let by: Vec<String> = by.map(|found| format!("{} at {}", found.alert_id, found.at)).collect();
-            let by = if by.is_empty() { "NOT FOUND".to_owned() } else { format!("found: {}", by.join(", ")) };
-            writeln!(out, "  {} {} at {}  {by}", injected.fault, injected.scope, injected.at)?;
+            let by = self
+                .found
+                .iter()
+                .filter(|found| found.primary && found.injected == Some(index));
+            let by: Vec<String> = by
+                .map(|found| format!("{} at {}", found.alert_id, found.at))
+                .collect();
+            let by = if by.is_empty() {
+                "NOT FOUND".to_owned()
+            } else {
+                format!("found: {}", by.join(", "))
+            };
+            writeln!(
+                out,
+                "  {} {} at {}  {by}",
+                injected.fault, injected.scope, injected.at
+            )?;
         }
         writeln!(out, "found:")?;
         for found in &self.found {
@@ -190,23 +220,45 @@ impl Summary {
                 Some(index) => format!("because of {}", self.injected[index].fault),
                 None => "WITHOUT CAUSE".into(),
             };
-            writeln!(out, "  {} {} at {} ({by})\n    {}", found.kind, found.scope, found.at, found.explanation)?;
+            writeln!(
+                out,
+                "  {} {} at {} ({by})\n    {}",
+                found.kind, found.scope, found.at, found.explanation
+            )?;
         }
-        let Rows { acknowledged, lake, profiles, dead_letters } = self.rows;
+        let Rows {
+            acknowledged,
+            lake,
+            profiles,
+            dead_letters,
+        } = self.rows;
         writeln!(
             out,
             "rows: {acknowledged} acknowledged, {lake} in the lake, {profiles} in profiles, {dead_letters} dead letters; {:.1} bytes a row on the link",
             driven.bytes as f64 / acknowledged.max(1) as f64
         )?;
-        let Counts { delivered, verified, duplicates } = self.webhooks;
-        writeln!(out, "webhooks: {delivered} delivered, {verified} verified, {duplicates} came twice")?;
-        let verdict = if self.matches() { "what was found is what was injected" } else { "WHAT WAS FOUND IS NOT WHAT WAS INJECTED" };
+        let Counts {
+            delivered,
+            verified,
+            duplicates,
+        } = self.webhooks;
+        writeln!(
+            out,
+            "webhooks: {delivered} delivered, {verified} verified, {duplicates} came twice"
+        )?;
+        let verdict = if self.matches() {
+            "what was found is what was injected"
+        } else {
+            "WHAT WAS FOUND IS NOT WHAT WAS INJECTED"
+        };
         writeln!(out, "{verdict}")
     }
 }
 
 fn time(at_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_us).unwrap_or_default().to_string()
+    jiff::Timestamp::from_microsecond(at_us)
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// The kind of finding that a fault should lead to.
@@ -234,15 +286,23 @@ fn explains(fault: &Fault, alert: &Alert, estate: &Estate) -> bool {
     match fault.kind {
         FaultKind::InputShift { .. } => {
             finding.scope == fault.scope()
-                && matches!(finding.kind, FindingKind::OutputDrift | FindingKind::ConceptDrift)
+                && matches!(
+                    finding.kind,
+                    FindingKind::OutputDrift | FindingKind::ConceptDrift
+                )
         }
         FaultKind::StuckSensor { feature } => {
-            let site = estate.units.iter().find(|unit| fault.hits(&unit.origin)).map(|unit| {
-                Cohort::of(ATTRIBUTES[1], &unit.origin.site).to_string()
-            });
+            let site = estate
+                .units
+                .iter()
+                .find(|unit| fault.hits(&unit.origin))
+                .map(|unit| Cohort::of(ATTRIBUTES[1], &unit.origin.site).to_string());
             finding.kind == FindingKind::InputDrift
                 && Some(&finding.scope) == site.as_ref()
-                && finding.signals.iter().all(|signal| signal.name == QUANTITIES[feature].name)
+                && finding
+                    .signals
+                    .iter()
+                    .all(|signal| signal.name == QUANTITIES[feature].name)
         }
         FaultKind::ConceptFlip | FaultKind::Offline { .. } => false,
     }

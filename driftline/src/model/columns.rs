@@ -44,7 +44,6 @@ impl Columns {
         self.rows
     }
 
-
     /// A column.
     ///
     /// # Errors

@@ -7,14 +7,14 @@
 //!
 //! # Layout of this module
 //!
-//! - [`classes`]: labels and scores of classifiers
-//! - [`columns`]: Scaler, Imputer, Binarizer: each value by its column's parameters
-//! - [`one_hot`]: OneHotEncoder
-//! - [`label_encoder`]: LabelEncoder
-//! - [`linear`]: LinearClassifier, LinearRegressor
-//! - [`trees`]: TreeEnsembleClassifier, TreeEnsembleRegressor
-//! - [`vectorizer`]: FeatureVectorizer
-//! - [`zip_map`]: ZipMap
+//! - [`classes`] – labels and scores of classifiers
+//! - [`columns`] – Scaler, Imputer, Binarizer: each value by its column's parameters
+//! - [`one_hot`] – OneHotEncoder
+//! - [`label_encoder`] – LabelEncoder
+//! - [`linear`] – LinearClassifier, LinearRegressor
+//! - [`trees`] – TreeEnsembleClassifier, TreeEnsembleRegressor
+//! - [`vectorizer`] – FeatureVectorizer
+//! - [`zip_map`] – ZipMap
 
 mod classes;
 mod columns;

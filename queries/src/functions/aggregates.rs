@@ -114,7 +114,7 @@ impl Binning {
         if edges.len() >= CATEGORIES_MAX || edges.windows(2).any(|pair| pair[0] >= pair[1]) {
             return exec_err!("profile: edges must rise, and be fewer than {CATEGORIES_MAX}");
         }
-        if resolution.is_some_and(|resolution| !(resolution > 0.0)) {
+        if resolution.is_some_and(|resolution| resolution.is_nan() || resolution <= 0.0) {
             return exec_err!("profile: the resolution must be above 0");
         }
         let edges = match resolution {

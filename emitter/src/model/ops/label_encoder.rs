@@ -18,7 +18,7 @@ impl Key {
     fn float(value: f32) -> Self {
         let canonical = match value {
             value if value.is_nan() => f32::NAN,
-            value if value == 0.0 => 0.0,
+            0.0 => 0.0,
             value => value,
         };
         Self::Float(canonical.to_bits())
