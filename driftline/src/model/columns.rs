@@ -308,7 +308,7 @@ mod tests {
 
     fn check(columns: &Columns) {
         assert_eq!(columns.len(), 3);
-        assert_eq!(columns.names(), ["t", "x", "mode"]);
+        assert_eq!(columns.names, ["t", "x", "mode"]);
         let x = columns.get("x").unwrap();
         assert_eq!(x.value(0), Value::Number(1.5));
         assert_eq!(x.value(1), Value::Missing);
