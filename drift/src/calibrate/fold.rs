@@ -27,7 +27,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::exact;
-use super::judge::{ScoreTest, less_shift, row_variance, test};
+use super::judge::{ScoreTest, row_variance, test};
 use super::scores::{Deviation, ScoreKind};
 use super::worth::{Shares, Worth, variance};
 use super::{Effect, SPANS, SignalCalibration, SmallestEffect};
@@ -168,8 +168,6 @@ struct Span {
     sum: f64,
     reference: f64,
     spread: f64,
-    /// Of a scale: mean deviation of the location over the same windows.
-    shift: f64,
 }
 
 /// What a stream is judged by.
@@ -219,15 +217,10 @@ impl Stream {
             covered = points.len();
             let reach = self.reach(terms, index, &points);
             for at in 0..scores {
-                let mut found = span_of(&points, at);
+                let found = span_of(&points, at);
                 let scale = terms.signal.scores[at].kind == ScoreKind::Scale;
                 if found.rows <= 0.0 || (scale && span < SCALE_SPAN_MIN) {
                     continue;
-                }
-                if scale && at > 0 {
-                    // The location is the score before the scale.
-                    let location = span_of(&points, at - 1);
-                    found.shift = location.sum / location.rows.max(1.0);
                 }
                 let level = self.level(terms, at, &found, reach.worth);
                 choice.add(terms, &reach, at, Against::Reference, &level);
@@ -334,7 +327,7 @@ impl Stream {
         let reference = found.reference / found.rows;
         let scatter = row_variance(score, reference, signal.rows, worth.spread);
         let variance = variance(score, &worth, scatter);
-        let moved = less_shift(found.sum / found.rows, found.shift);
+        let moved = found.sum / found.rows;
         test(signal, score, moved, reference, variance, smallest)
     }
 
@@ -370,13 +363,7 @@ impl Stream {
         };
         let scatter = row_variance(score, expected, signal.rows, now.spread);
         let sum = variance(score, &now, scatter).plus(variance(score, &then, scatter));
-        let shift_before = match at.checked_sub(1).map(|location| self.past[location]) {
-            Some(location) if found.shift != 0.0 && location.rows > 0.0 => {
-                location.sum / location.rows
-            }
-            _ => 0.0,
-        };
-        let moved = less_shift(found.sum / found.rows - before, found.shift - shift_before);
+        let moved = found.sum / found.rows - before;
         Some(test(
             signal,
             score,
@@ -436,7 +423,6 @@ fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
         sum: 0.0,
         reference: 0.0,
         spread: 0.0,
-        shift: 0.0,
     };
     for at in points
         .iter()

@@ -171,16 +171,6 @@ fn magnitude_root(deviation: f64, variance: f64) -> f64 {
     deviance.max(0.0).sqrt().copysign(deviation)
 }
 
-/// A scale's deviation less what a shift of the location alone does to it. The mean magnitude of a
-/// normal about its middle grows by 0.66 δ² standard deviations of that magnitude with a shift of δ,
-/// and by more in an hour that is narrower than the whole: δ² bounds it. (What is linear in δ is
-/// taken out with the season.)
-pub(super) fn less_shift(deviation: f64, shift: f64) -> f64 {
-    (deviation.abs() - shift * shift)
-        .max(0.0)
-        .copysign(deviation)
-}
-
 /// Kullback-Leibler divergence between two Bernoulli shares, in nats.
 fn divergence(found: f64, expected: f64) -> f64 {
     let term = |a: f64, b: f64| if a > 0.0 { a * (a / b).ln() } else { 0.0 };
@@ -230,7 +220,7 @@ fn compare(
 ) -> Option<Comparison> {
     let scores = signal.scores.len().max(1) as f64;
     let mut best: Option<(ScoreKind, ScoreTest)> = None;
-    for (index, (score, at)) in signal.scores.iter().zip(found).enumerate() {
+    for (score, at) in signal.scores.iter().zip(found) {
         if at.rows <= 0.0 {
             continue;
         }
@@ -241,14 +231,14 @@ fn compare(
         };
         let scatter = row_variance(score, at.reference, signal.rows, at.spread);
         let variance = variance(score, &worth, scatter);
-        let deviation = match (score.kind, index.checked_sub(1)) {
-            // The location is the score before the scale.
-            (ScoreKind::Scale, Some(location)) => {
-                less_shift(at.deviation, found[location].deviation)
-            }
-            _ => at.deviation,
-        };
-        let tested = test(signal, score, deviation, at.reference, variance, smallest);
+        let tested = test(
+            signal,
+            score,
+            at.deviation,
+            at.reference,
+            variance,
+            smallest,
+        );
         if best.is_none_or(|(_, best)| tested.is_before(&best)) {
             best = Some((score.kind, tested));
         }
