@@ -33,8 +33,12 @@ fn manifest(task: Task, features: usize, classes: &[&str]) -> Manifest {
     }
 }
 
-/// Runs a model over its whole stream and compares labels and scores with the recording. A score may
-/// be off by 2e-6 (the recording has six digits); a label may differ only where the two classes have
+/// How far a score may be off: the recording has six digits, and ONNX Runtime adds up in `f32`, where
+/// logits in the thousands (gas, late batches) round by up to 5e-4 before the softmax. Against the exact
+/// sums the recording itself is off by up to 4.4e-6.
+const SCORE_TOLERANCE: f64 = 1e-5;
+
+/// Runs a model over its whole stream and compares labels and scores with the recording. A label may differ only where the two classes have
 /// equal scores, which a forest's votes do: then rounding decides, here by the order of the trees, in
 /// ONNX Runtime by how its threads share them.
 fn agrees(name: &str, stream: &str, drop: &[&str], classes: &[&str]) {
@@ -84,7 +88,7 @@ fn agrees(name: &str, stream: &str, drop: &[&str], classes: &[&str]) {
             .map(|(score, recorded)| (f64::from(*score) - recorded.parse::<f64>().unwrap()).abs())
             .fold(0f64, f64::max);
         greatest = greatest.max(off);
-        wrong_scores += usize::from(off > 2e-6);
+        wrong_scores += usize::from(off > SCORE_TOLERANCE);
     }
     eprintln!(
         "{name}: {} rows in {spent:?}; {wrong_labels} labels differ, {ties} where scores tie; {wrong_scores} rows of scores differ, by {greatest:.2e} at most",

@@ -119,14 +119,16 @@ pub(crate) fn origin(device: u32) -> Arc<Origin> {
     Arc::new(serde_json::from_str(&text).unwrap())
 }
 
+/// Event time, temperature in hundredths, mode, class.
+pub(crate) type Row = (i64, Option<i32>, Option<i32>, i32);
+
 /// One frame of a device.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) device: u32,
     pub(crate) sequence: u64,
     pub(crate) received_at_us: i64,
-    /// Event time, temperature in hundredths, mode, class.
-    pub(crate) rows: Vec<(i64, Option<i32>, Option<i32>, i32)>,
+    pub(crate) rows: Vec<Row>,
 }
 
 impl Frame {
@@ -142,9 +144,8 @@ impl Frame {
 
     pub(crate) fn columns(&self) -> Rows {
         let time = self.rows.iter().map(|row| Some(row.0)).collect();
-        let numbers = |of: fn(&(i64, Option<i32>, Option<i32>, i32)) -> Option<i32>| {
-            Column::Int32(self.rows.iter().map(of).collect())
-        };
+        let numbers =
+            |of: fn(&Row) -> Option<i32>| Column::Int32(self.rows.iter().map(of).collect());
         Rows {
             columns: vec![
                 Column::Time(time),

@@ -363,7 +363,7 @@ fn device_profiles_merge_like_rows() {
         vec![output(
             topic::INFERENCES,
             0,
-            packed(&bundle, &[rows.clone()]),
+            packed(&bundle, std::slice::from_ref(&rows)),
             T0,
         )],
     );

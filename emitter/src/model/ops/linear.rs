@@ -12,7 +12,8 @@ use super::classes::{Labels, Post, greatest, logistic, wrap, wrap_values};
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
-/// Sums that run side by side: exact enough, and what the compiler makes vectors of.
+/// Sums that run side by side, which the compiler makes vectors of. Products of two `f32` are exact in
+/// `f64`, so a score carries no rounding of ours that the order of the features would decide.
 const LANES: usize = 8;
 
 /// Rows of weights, and what is added.
@@ -78,7 +79,7 @@ impl Weights {
         for row in values.chunks_exact(self.features) {
             let all = self.weights.0.chunks_exact(self.features);
             for (weights, intercept) in all.zip(&self.intercepts.0) {
-                sums.push(dot(row, weights) + intercept);
+                sums.push((dot(row, weights) + f64::from(*intercept)) as f32);
             }
         }
         Ok((shape[0], sums))
@@ -86,17 +87,21 @@ impl Weights {
 }
 
 #[inline]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot(a: &[f32], b: &[f32]) -> f64 {
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0f32; LANES];
+    let mut sums = [0f64; LANES];
     for (a, b) in a.iter().zip(b) {
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+            *sum += f64::from(*a) * f64::from(*b);
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    let rest: f64 = a_rest
+        .iter()
+        .zip(b_rest)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
