@@ -36,7 +36,7 @@
 //! - `scores`: which scores a signal has, and their means from a profile
 //! - `learn`: [`Learner`], variance components from the reference's rows
 //! - `worth`: [`Worth`], V for a cohort and a span
-//! - `judge`: [`judge`] and [`Comparison`], one window against the reference
+//! - `judge`: [`judge()`] and [`Comparison`], one window against the reference
 //! - `fold`: [`Stream`], the same over windows in event-time order
 //! - [`exact`]: floats that come back from JSON bit by bit
 //! - `budget`: [`Budget`], the p-value that a month's alarms leave to one window of one stream

@@ -16,10 +16,10 @@
 //! # Layout
 //!
 //! - here: [`Part`], what is known of a cell, and cohorts as sets of cells
-//! - `peel`: [`peel`], the causes
+//! - `peel`: [`peel()`], the causes
 //! - `rank`: [`rank_attributes`] and [`rank_signals`], shares for people
 //! - `text`: [`Story`], a sentence that a person understands
-//! - `sql`: [`sql`], the query that recomputes a measure from the lake
+//! - `sql`: [`sql()`], the query that recomputes a measure from the lake
 
 mod peel;
 mod rank;

@@ -10,7 +10,7 @@
 //!
 //! - here: [`pack`] and what goes into it
 //! - [`infer`]: feature types and resolutions from values
-//! - [`reference`]: layout, reference profile and calibration
+//! - [`mod@reference`]: layout, reference profile and calibration
 //! - [`sbom`]: the software bill of materials
 //! - [`table`]: rows as columns
 

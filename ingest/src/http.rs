@@ -102,11 +102,14 @@ async fn frames(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Reply>, Problem> {
-    let sender = authenticate(&engine, &headers)?;
+    let head = || {
+        let sender = authenticate(&engine, &headers)?;
+        content_type(&headers, &[FRAMES_TYPE])?;
+        Ok((sender, sent_at(&headers)?))
+    };
+    let ((sender, sent_at_us), body) = body::unless_refused(head(), body).await?;
     let span = span_of(&sender);
     let handled = async {
-        content_type(&headers, &[FRAMES_TYPE])?;
-        let sent_at_us = sent_at(&headers)?;
         let (bytes, share) = body::read(&engine, &headers, body).await?;
         let arrival = Arrival {
             received_at_us: engine.clock.now_us(),

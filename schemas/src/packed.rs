@@ -31,7 +31,7 @@
 //!                            length:varint bytes }*n
 //! ```
 //!
-//! The record batch has [`FRAME`] and [`ROW`] and then the [`RowSchema`]'s fields. The schema is in
+//! The record batch has [`FRAME`] and [`ROW`] and then the [`RowSchema`](crate::rows::RowSchema)'s fields. The schema is in
 //! every record, though all records of a partition have one of a few, because a record must stay
 //! readable by itself years later, and without the bundle; what that costs in time is saved by
 //! [`SchemaCache`], which knows a schema again by its bytes.

@@ -14,7 +14,7 @@
 //! - [`devices`]: which devices a profile rests on
 //! - [`groups`]: whole columns into many profiles at once
 //! - [`cell`]: the key of a profile: model, pane and cohort
-//! - [`reference`]: the profiles that the present is compared with
+//! - [`mod@reference`]: the profiles that the present is compared with
 
 pub mod batch;
 pub mod binning;

@@ -10,7 +10,7 @@
 //! - [`estate`]: the units, their attributes and how often they report
 //! - [`world`]: what a unit measures, and what is true there
 //! - [`fault`]: what can be injected, and how it is written
-//! - [`reference`]: rows of a healthy past, to make a bundle from
+//! - [`mod@reference`]: rows of a healthy past, to make a bundle from
 //! - [`drive`]: runs the estate on a clock that waits for it
 
 pub mod drive;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -12,8 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::gateway::Engine;
 use crate::problem::{Problem, ProblemKind};
 
-/// How long a body that is too large is read on.
+/// How long the body of a refused request is read on, and how much of it: enough for what a well-meaning
+/// sender has under way, little for one that means harm.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
+const DISCARD_BYTES_MAX: usize = 16 << 20;
 
 /// What one request holds of the bytes in flight; given back when it is dropped.
 pub(super) struct Share {
@@ -63,13 +65,12 @@ fn too_large(engine: &Engine) -> Problem {
 }
 
 /// Reads on for a while without keeping anything: a sender that is still writing when the connection
-/// closes would not see the answer.
-async fn discard(engine: &Engine, body: Body) {
-    let mut left = engine.config.body_bytes.0;
-    let mut stream = body.into_data_stream();
+/// closes would see a reset connection in place of the answer.
+async fn discard(mut stream: BodyDataStream) {
+    let mut left = DISCARD_BYTES_MAX;
     let reading = async {
         while let Some(Ok(chunk)) = stream.next().await {
-            left = left.saturating_sub(chunk.len() as u64);
+            left = left.saturating_sub(chunk.len());
             if left == 0 {
                 return;
             }
@@ -77,6 +78,20 @@ async fn discard(engine: &Engine, body: Body) {
     };
     // Whether it came to an end makes no difference.
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+}
+
+/// What was decided before the body was read; a refusal waits until the sender can see it.
+pub(super) async fn unless_refused<T>(
+    decided: Result<T, Problem>,
+    body: Body,
+) -> Result<(T, Body), Problem> {
+    match decided {
+        Ok(decided) => Ok((decided, body)),
+        Err(problem) => {
+            discard(body.into_data_stream()).await;
+            Err(problem)
+        }
+    }
 }
 
 /// Reads a body, no faster than there is room for it, no longer than it may take.
@@ -90,7 +105,7 @@ pub(super) async fn read(
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
     if claimed.is_some_and(|claimed| claimed > engine.config.body_bytes.0) {
-        discard(engine, body).await;
+        discard(body.into_data_stream()).await;
         return Err(too_large(engine));
     }
     let mut share = Share::new(&engine.bytes);
@@ -126,6 +141,7 @@ async fn gather(engine: &Engine, body: Body, share: &mut Share) -> Result<Bytes,
             .at("body")
         })?;
         if (bytes.len() + chunk.len()) as u64 > engine.config.body_bytes.0 {
+            discard(stream).await;
             return Err(too_large(engine));
         }
         share.take(chunk.len() as u64)?;

@@ -42,13 +42,17 @@ pub(super) async fn telemetry(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Reply>, Problem> {
-    let sender = authenticate(&engine, &headers)?;
+    let head = || {
+        let sender = authenticate(&engine, &headers)?;
+        let kind = kind_of(&kind)?;
+        let content_type = content_type(&headers, &[JSON_LINES, ARROW_STREAM])?;
+        let said = (sent_at(&headers)?, key(&headers)?, model(&headers)?);
+        Ok((sender, kind, content_type == ARROW_STREAM, said))
+    };
+    let (head, body) = body::unless_refused(head(), body).await?;
+    let (sender, kind, is_arrow, (sent_at_us, key, overrides)) = head;
     let span = span_of(&sender);
     let handled = async {
-        let kind = kind_of(&kind)?;
-        let is_arrow = content_type(&headers, &[JSON_LINES, ARROW_STREAM])? == ARROW_STREAM;
-        let sent_at_us = sent_at(&headers)?;
-        let (key, overrides) = (key(&headers)?, model(&headers)?);
         let (bytes, share) = body::read(&engine, &headers, body).await?;
         let arrival = Arrival {
             received_at_us: engine.clock.now_us(),
