@@ -5,3 +5,4 @@ mod demo;
 mod fleet;
 mod gas;
 mod harness;
+mod serve;
