@@ -133,26 +133,60 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
 /// # Errors
 /// What went wrong, on either side.
 pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
+    let mut answers = send_all(config, dir, vec![command]).await?;
+    answers.pop().context("no answer")
+}
+
+/// Sends several commands in turn; the first that fails ends it.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn send_all(
+    config: &Config,
+    dir: &Path,
+    commands: Vec<Command>,
+) -> anyhow::Result<Vec<Value>> {
     let socket = dir.join(SOCKET);
     if config.log.kafka.is_none() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
         let client = reqwest::Client::builder()
             .unix_socket(socket)
             .timeout(TIMEOUT)
             .build()?;
-        let response = client
-            .post("http://control/v1/control")
-            .json(&command)
-            .send()
-            .await
-            .context("control socket of the running serve")?;
-        let ok = response.status().is_success();
-        let answer: Value = response
-            .json()
-            .await
-            .context("answer of the running serve")?;
-        if ok {
-            return Ok(answer);
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in &commands {
+            answers.push(post_command(&client, command).await?);
         }
+        return Ok(answers);
+    }
+    let (config, dir) = (config.clone(), dir.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let log = pipeline::open_log(&config, &dir)?;
+        let registry = pipeline::open_registry(&config, &dir, &log)?;
+        let clock = Arc::new(driftline_schemas::clock::SystemClock);
+        let scope = Scope {
+            log,
+            registry,
+            clock,
+        };
+        let execute = |command| execute(&scope, command);
+        commands.into_iter().map(execute).collect()
+    })
+    .await?
+}
+
+async fn post_command(client: &reqwest::Client, command: &Command) -> anyhow::Result<Value> {
+    let response = client
+        .post("http://control/v1/control")
+        .json(command)
+        .send()
+        .await
+        .context("control socket of the running serve")?;
+    let ok = response.status().is_success();
+    let answer: Value = response
+        .json()
+        .await
+        .context("answer of the running serve")?;
+    if !ok {
         bail!(
             "{}",
             answer["error"]
@@ -160,21 +194,7 @@ pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyho
                 .unwrap_or("the running serve refused it")
         );
     }
-    let (config, dir) = (config.clone(), dir.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let log = pipeline::open_log(&config, &dir)?;
-        let registry = pipeline::open_registry(&config, &dir, &log)?;
-        let clock = Arc::new(driftline_schemas::clock::SystemClock);
-        execute(
-            &Scope {
-                log,
-                registry,
-                clock,
-            },
-            command,
-        )
-    })
-    .await?
+    Ok(answer)
 }
 
 /// Serves commands and metrics on the data folder's socket until `shutdown` completes.

@@ -4,15 +4,19 @@ mod config;
 mod control;
 mod demo;
 mod device;
+mod health;
 mod metrics;
 mod model;
 mod output;
 mod pipeline;
+mod receiver;
 mod replay;
 mod serve;
 mod simulate;
 mod sql;
+mod stores;
 mod telemetry;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,6 +77,16 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Sends telemetry of an estate that the seed makes.
     Simulate(simulate::SimulateArgs),
+    /// Shows and makes the topics on a Kafka cluster.
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
+    /// Takes webhooks and shows what came.
+    Receive(receiver::ReceiveArgs),
+    /// Asks an address such as http://127.0.0.1:9464/readyz; exit code 0 when it says yes.
+    Ready {
+        /// The address.
+        url: String,
+    },
     /// Checks and shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -134,6 +148,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         },
     };
     let _exporters = telemetry::init(&telemetry, cli.quiet)?;
+    stores::register();
     match cli.command {
         Command::Demo(args) => {
             let format = cli.format.unwrap_or(OutputFormat::Table);
@@ -149,7 +164,10 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
-        Command::Simulate(args) => simulate::run(args, format, cli.quiet).await?,
+        Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,
+        Command::Topics(command) => return topics::run(&config, command, format).await,
+        Command::Receive(args) => receiver::run(args).await?,
+        Command::Ready { url } => health::ask(&url).await?,
         Command::Config(command) => show_config(&config, &command, cli.config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,8 @@
 //! | `driftline_stage_outputs_total{stage}` | records put out |
 //! | `driftline_stage_failures_total{stage}` | failures that were tried again |
 //! | `driftline_stage_partitions{stage}` | partitions held |
+//! | `driftline_stage_rebalances_total{stage}` | times that partitions came or went |
+//! | `driftline_stage_lag{stage}` | offsets of all partitions of the stage that are not committed yet |
 //! | `driftline_stage_step_seconds{stage}` | time to decide a step |
 //! | `driftline_stage_commit_seconds{stage}` | time to commit a step |
 //! | `driftline_webhook_attempts_total`, `_delivered_total`, `_given_up_total` | webhooks |
@@ -46,6 +48,8 @@ pub(crate) struct Metrics {
     outputs: Family<StageLabel, Counter>,
     failures: Family<StageLabel, Counter>,
     partitions: Family<StageLabel, Gauge>,
+    rebalances: Family<StageLabel, Counter>,
+    lag: Family<StageLabel, Gauge>,
     step_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     commit_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     deliveries: OnceLock<Arc<DeliveryCounters>>,
@@ -59,6 +63,7 @@ impl Default for Metrics {
         let (records, bytes, steps) = (Family::default(), Family::default(), Family::default());
         let (outputs, failures, partitions) =
             (Family::default(), Family::default(), Family::default());
+        let (rebalances, lag) = (Family::default(), Family::default());
         let stage = registry.sub_registry_with_prefix("driftline_stage");
         stage.register("records", "records taken in", Family::clone(&records));
         stage.register("bytes", "bytes of records taken in", Family::clone(&bytes));
@@ -70,6 +75,16 @@ impl Default for Metrics {
             Family::clone(&failures),
         );
         stage.register("partitions", "partitions held", Family::clone(&partitions));
+        stage.register(
+            "rebalances",
+            "times that partitions came or went",
+            Family::clone(&rebalances),
+        );
+        stage.register(
+            "lag",
+            "offsets that the stage has not committed yet",
+            Family::clone(&lag),
+        );
         stage.register(
             "step_seconds",
             "time to decide a step",
@@ -88,6 +103,8 @@ impl Default for Metrics {
             outputs,
             failures,
             partitions,
+            rebalances,
+            lag,
             step_seconds,
             commit_seconds,
             deliveries: OnceLock::new(),
@@ -99,6 +116,12 @@ impl Metrics {
     /// Lets a stage register its own metrics.
     pub(crate) fn add(&self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Says how far a stage is behind.
+    pub(crate) fn behind(&self, stage: &str, offsets: u64) {
+        let gauge = self.lag.get_or_create(&label(stage)).clone();
+        gauge.set(i64::try_from(offsets).unwrap_or(i64::MAX));
     }
 
     /// Makes the webhooks' counters known.
@@ -169,6 +192,7 @@ impl RunObserver for LogObserver {
     fn holding(&self, stage: &str, partitions: usize) {
         let gauge = self.metrics.partitions.get_or_create(&label(stage)).clone();
         gauge.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+        self.metrics.rebalances.get_or_create(&label(stage)).inc();
     }
 
     fn stepped(&self, stage: &str, records: usize, bytes: usize, took: Duration) {

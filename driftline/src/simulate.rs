@@ -4,7 +4,7 @@
 //! Simulated time begins in the past, so that the gateway's clock, which is the real one, does not
 //! see the future: the simulation ends now, or goes on at real speed from there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -17,6 +17,8 @@ use driftline_schemas::units::Span;
 use driftline_simulator::{Drive, Estate, EstateConfig, Fault, PacedClock};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::config::Config;
+use crate::control::{self, Command};
 use crate::demo::bundle;
 use crate::output::{self, OutputFormat};
 
@@ -42,8 +44,12 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     to: String,
     /// File with one `device token` per line, as --write-devices and `device add` give them.
-    #[arg(long, value_name = "FILE", required_unless_present = "prepare")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["prepare", "register"])]
     tokens_file: Option<PathBuf>,
+    /// Register the estate first, as `model register` and `device add` would, and keep its bundle and
+    /// tokens in a folder; what the folder has from an earlier time is used again.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tokens_file", "prepare"])]
+    register: Option<PathBuf>,
     /// Send nothing: write the bundle, and a script that registers it and all devices, to a folder.
     #[arg(long, value_name = "DIR")]
     prepare: Option<PathBuf>,
@@ -54,19 +60,67 @@ pub(crate) struct SimulateArgs {
 /// # Errors
 /// When the gateway refuses, or a file cannot be read or written.
 pub(crate) async fn run(
-    args: SimulateArgs,
+    config: &Config,
+    dir: &Path,
+    mut args: SimulateArgs,
     format: OutputFormat,
     quiet: bool,
 ) -> anyhow::Result<()> {
+    if let Some(folder) = args.register.clone() {
+        args.tokens_file = Some(register(config, dir, &args, &folder).await?);
+    }
     tokio::task::block_in_place(|| simulate(&args, format, quiet))
 }
 
-fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
-    let estate = Estate::new(EstateConfig {
+/// Registers the estate, as far as the folder does not say that it was; gives the file of tokens.
+async fn register(
+    config: &Config,
+    dir: &Path,
+    args: &SimulateArgs,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
+    let estate = estate(args);
+    let (bundle, tokens) = (folder.join("bundle"), folder.join("tokens.txt"));
+    if !tokens.exists() {
+        std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
+        let start_us = SystemClock.now_us() - args.length.us();
+        bundle::make(&estate, start_us, &bundle)?;
+        let mut commands = vec![Command::ModelRegister {
+            tenant: args.tenant.clone(),
+            path: bundle.canonicalize()?,
+        }];
+        commands.extend(estate.units.iter().map(|unit| Command::DeviceAdd {
+            origin: unit.origin.clone(),
+        }));
+        let answers = control::send_all(config, dir, commands).await?;
+        let mut text = String::new();
+        for answer in &answers[1..] {
+            let part = |name: &str| answer[name].as_str().unwrap_or_default();
+            text.push_str(&format!("{} {}\n", part("device"), part("token")));
+        }
+        // Whole or not at all: a file with some of the tokens would be used the next time.
+        let beside = folder.join(".tokens.new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, &tokens)?;
+        eprintln!(
+            "registered: {} devices of tenant {}",
+            estate.units.len(),
+            args.tenant
+        );
+    }
+    Ok(tokens)
+}
+
+fn estate(args: &SimulateArgs) -> Estate {
+    Estate::new(EstateConfig {
         seed: args.seed,
         tenant: args.tenant.clone(),
         ..EstateConfig::default()
-    });
+    })
+}
+
+fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
+    let estate = estate(args);
     let now_us = SystemClock.now_us();
     let start_us = now_us - args.length.us();
     if let Some(folder) = &args.prepare {
@@ -94,8 +148,14 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
         );
     }
     let work = tempfile::tempdir()?;
-    bundle::make(&estate, start_us, work.path())?;
-    let runtime = Runtime::load(Arc::new(store::load(work.path())?))?;
+    let bundle = match &args.register {
+        Some(folder) => folder.join("bundle"),
+        None => {
+            bundle::make(&estate, start_us, work.path())?;
+            work.path().to_owned()
+        }
+    };
+    let runtime = Runtime::load(Arc::new(store::load(&bundle)?))?;
     let clock = Arc::new(PacedClock::new(start_us, args.speed));
     let agent = agent();
     let mut drive = Drive::new(
@@ -130,7 +190,7 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
 }
 
 /// Writes what a pipeline needs to know of the estate before it sends.
-fn prepare(estate: &Estate, start_us: i64, folder: &std::path::Path) -> anyhow::Result<()> {
+fn prepare(estate: &Estate, start_us: i64, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
     bundle::make(estate, start_us, &folder.join("bundle"))?;
     let tenant = &estate.config.tenant;

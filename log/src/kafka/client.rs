@@ -19,7 +19,7 @@ use rdkafka::metadata::MetadataTopic;
 use super::decide::{self, Class};
 use super::{
     CALL_TIMEOUT, FETCH_WAIT, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES, PRODUCER_BYTES_MAX,
-    SESSION_TIMEOUT, SOCKET_TIMEOUT, TRANSACTION_TIMEOUT, lock,
+    SOCKET_TIMEOUT, lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -121,6 +121,10 @@ impl Clients {
                 true,
             )
         })
+    }
+
+    pub(super) fn options(&self) -> &KafkaOptions {
+        &self.options
     }
 
     /// Name on the broker.
@@ -230,8 +234,11 @@ impl Clients {
             // What a stage has not read must not be skipped in silence.
             .set("auto.offset.reset", "error")
             .set("partition.assignment.strategy", "range")
-            .set("session.timeout.ms", millis(SESSION_TIMEOUT))
-            .set("heartbeat.interval.ms", millis(SESSION_TIMEOUT / 4))
+            .set("session.timeout.ms", millis(self.options.session_timeout))
+            .set(
+                "heartbeat.interval.ms",
+                millis(self.options.session_timeout / 4),
+            )
             .set("max.poll.interval.ms", millis(POLL_INTERVAL_MAX))
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
             .set("fetch.error.backoff.ms", "100")
@@ -259,9 +266,10 @@ impl Clients {
             );
         match transactional_id {
             // librdkafka lowers the time-out of messages to that of the transaction by itself.
-            Some(id) => config
-                .set("transactional.id", id)
-                .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT)),
+            Some(id) => config.set("transactional.id", id).set(
+                "transaction.timeout.ms",
+                millis(self.options.transaction_timeout),
+            ),
             None => config.set("message.timeout.ms", millis(CALL_TIMEOUT)),
         };
         config
