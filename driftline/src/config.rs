@@ -108,8 +108,8 @@ impl Default for TelemetryConfig {
 pub(crate) struct Config {
     /// Roles that `serve` runs; empty is all.
     pub roles: Vec<Role>,
-    /// Name of this process among those that share its roles; must be different for each, and the
-    /// same after a restart.
+    /// Name of this process among those that share its roles on Kafka; must be different for each, and
+    /// the same after a restart. Without it the name of the machine.
     pub instance: Option<String>,
     /// The log.
     pub log: LogConfig,
@@ -209,6 +209,19 @@ impl Config {
     /// Whether a role is to run here.
     pub(crate) fn runs(&self, role: Role) -> bool {
         self.roles.is_empty() || self.roles.contains(&role)
+    }
+
+    /// Name of this process among those that share its roles.
+    pub(crate) fn instance(&self) -> Option<String> {
+        let of_machine = || {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+            Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+        };
+        match (&self.instance, &self.log.kafka) {
+            (Some(instance), _) => Some(instance.clone()),
+            (None, Some(_)) => of_machine(),
+            (None, None) => None,
+        }
     }
 
     /// Where the lake is.

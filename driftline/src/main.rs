@@ -64,6 +64,9 @@ enum Command {
         /// Roles to run in place of the configured ones.
         #[arg(long, value_enum, value_delimiter = ',')]
         role: Vec<Role>,
+        /// Name of this process in place of the configured one.
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
@@ -159,7 +162,11 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
                 ExitCode::from(FAILED)
             });
         }
-        Command::Serve { role } => serve::run(config, &dir, role).await?,
+        Command::Serve { role, instance } => {
+            let mut config = config;
+            config.instance = instance.or(config.instance);
+            serve::run(config, &dir, role).await?;
+        }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,

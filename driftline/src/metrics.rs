@@ -12,6 +12,7 @@
 //! | `driftline_stage_lag{stage}` | offsets of all partitions of the stage that are not committed yet |
 //! | `driftline_stage_step_seconds{stage}` | time to decide a step |
 //! | `driftline_stage_commit_seconds{stage}` | time to commit a step |
+//! | `driftline_alert_open{tenant,model,kind,scope}` | 1 for each alert that is open |
 //! | `driftline_webhook_attempts_total`, `_delivered_total`, `_given_up_total` | webhooks |
 
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use driftline_alerting::sender::DeliveryCounters;
+use driftline_alerting::stage::OpenAlerts;
 use driftline_log::Committed;
 use driftline_log::runner::RunObserver;
 use opentelemetry::KeyValue;
@@ -53,6 +55,7 @@ pub(crate) struct Metrics {
     step_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     commit_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     deliveries: OnceLock<Arc<DeliveryCounters>>,
+    open: OnceLock<OpenAlerts>,
 }
 
 impl Default for Metrics {
@@ -108,6 +111,7 @@ impl Default for Metrics {
             step_seconds,
             commit_seconds,
             deliveries: OnceLock::new(),
+            open: OnceLock::new(),
         }
     }
 }
@@ -124,10 +128,11 @@ impl Metrics {
         gauge.set(i64::try_from(offsets).unwrap_or(i64::MAX));
     }
 
-    /// Makes the webhooks' counters known.
-    pub(crate) fn deliveries(&self, counters: Arc<DeliveryCounters>) {
-        // Alerting is started once per process; a second one would bring the same counters.
+    /// Makes the webhooks' counters and the open alerts known.
+    pub(crate) fn alerting(&self, counters: Arc<DeliveryCounters>, open: OpenAlerts) {
+        // Alerting is started once per process; a second one would bring the same.
         let _ = self.deliveries.set(counters);
+        let _ = self.open.set(open);
     }
 
     /// All metrics in the text format of OpenMetrics.
@@ -150,9 +155,25 @@ impl Metrics {
                 ));
             }
         }
+        if let Some(open) = self.open.get() {
+            text.push_str("# TYPE driftline_alert_open gauge\n");
+            for [tenant, model, kind, scope] in open.now().iter().map(|about| about.each_ref()) {
+                let [tenant, model, scope] = [tenant, model, scope].map(|text| escaped(text));
+                text.push_str(&format!(
+                    "driftline_alert_open{{tenant=\"{tenant}\",model=\"{model}\",kind=\"{kind}\",scope=\"{scope}\"}} 1\n"
+                ));
+            }
+        }
         text.push_str("# EOF\n");
         text
     }
+}
+
+/// A label's value as the text format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// Counts what happens in the loops, here and through OpenTelemetry.

@@ -257,12 +257,14 @@ impl Pipeline {
         }
         if config.runs(Role::Alerting) {
             let sender = HttpSender::new(&config.alerting, tokio::runtime::Handle::current())?;
-            self.metrics.deliveries(sender.counters());
+            let counters = sender.counters();
             let stage = AlertingStage::new(config.alerting.clone(), Box::new(sender));
+            self.metrics.alerting(counters, stage.open());
             stages.push((AlertingStage::spec(), Box::new(stage)));
         }
+        let instance = config.instance();
         for (mut spec, stage) in stages {
-            if let Some(instance) = &config.instance {
+            if let Some(instance) = &instance {
                 spec = spec.with_instance(instance.as_str());
             }
             self.stages.push(spec.clone());

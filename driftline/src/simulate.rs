@@ -1,18 +1,20 @@
 //! `driftline simulate`: telemetry of an estate that the seed makes, sent to a gateway that runs
 //! elsewhere.
 //!
-//! Simulated time begins in the past, so that the gateway's clock, which is the real one, does not
-//! see the future: the simulation ends now, or goes on at real speed from there.
+//! Simulated time begins in the past and ends now, so that the gateway's clock, which is the real one,
+//! does not see the future: devices send what they measured as a backlog. Each run has boots of its
+//! own, so that its rows are not taken for resends of another.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use driftline_emitter::device::Runtime;
 use driftline_emitter::store;
 use driftline_emitter::uplink::http::{HttpUplink, agent};
-use driftline_schemas::clock::{Clock as _, SystemClock};
+use driftline_schemas::clock::{Clock, SystemClock};
 use driftline_schemas::units::Span;
 use driftline_simulator::{Drive, Estate, EstateConfig, Fault, PacedClock};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,6 +23,11 @@ use crate::config::Config;
 use crate::control::{self, Command};
 use crate::demo::bundle;
 use crate::output::{self, OutputFormat};
+
+/// How long the gateway may take to know devices that were just registered; it looks every second.
+const KNOWN_MAX: Duration = Duration::from_secs(30);
+/// How often it is asked.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Arguments of `driftline simulate`.
 #[derive(Debug, clap::Args)]
@@ -102,6 +109,9 @@ async fn register(
         let beside = folder.join(".tokens.new");
         std::fs::write(&beside, text)?;
         std::fs::rename(&beside, &tokens)?;
+        if let Some(token) = answers.last().and_then(|answer| answer["token"].as_str()) {
+            until_known(&args.to, token).await?;
+        }
         eprintln!(
             "registered: {} devices of tenant {}",
             estate.units.len(),
@@ -109,6 +119,29 @@ async fn register(
         );
     }
     Ok(tokens)
+}
+
+/// Waits until the gateway has read the registry up to the device that was added last.
+async fn until_known(gateway: &str, token: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().timeout(KNOWN_MAX).build()?;
+    let url = format!("{}/v1/frames", gateway.trim_end_matches('/'));
+    let asked = async {
+        let mut every = tokio::time::interval(ASK_AGAIN);
+        loop {
+            every.tick().await;
+            // Nothing in it, so nothing is written whatever the answer.
+            let request = client.post(&url).bearer_auth(token).send().await?;
+            if request.status() != reqwest::StatusCode::UNAUTHORIZED {
+                return Ok(());
+            }
+        }
+    };
+    match tokio::time::timeout(KNOWN_MAX, asked).await {
+        Ok(asked) => asked,
+        Err(_) => bail!(
+            "{gateway} does not know the devices that were registered: check that it reads the same log"
+        ),
+    }
 }
 
 fn estate(args: &SimulateArgs) -> Estate {
@@ -158,6 +191,7 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
     let runtime = Runtime::load(Arc::new(store::load(&bundle)?))?;
     let clock = Arc::new(PacedClock::new(start_us, args.speed));
     let agent = agent();
+    let sends_at: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut drive = Drive::new(
         &estate,
         &runtime,
@@ -170,7 +204,8 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
                 .unwrap_or_default();
             Box::new(HttpUplink::sharing(&agent, &args.to, token))
         },
-    );
+    )
+    .as_backlog(&sends_at, rand::random());
     let bar = match quiet {
         true => ProgressBar::hidden(),
         // Hidden as well where standard error is no terminal.
