@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use axum::extract::State;
@@ -14,8 +14,8 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use driftline_emitter::store;
-use driftline_log::Log;
 use driftline_log::registry::Registry;
+use driftline_log::{Log, LogError};
 use driftline_schemas::clock::Clock;
 use driftline_schemas::source::Origin;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ use crate::pipeline;
 
 /// Name of the socket in the data folder.
 const SOCKET: &str = "control.sock";
+/// How long a serve may have the log without having its socket yet, and how often that is looked at.
+const STARTING: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a command may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -146,55 +149,74 @@ pub(crate) async fn send_all(
     dir: &Path,
     commands: Vec<Command>,
 ) -> anyhow::Result<Vec<Value>> {
-    let socket = dir.join(SOCKET);
-    if config.log.kafka.is_none() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
-        let client = reqwest::Client::builder()
-            .unix_socket(socket)
-            .timeout(TIMEOUT)
-            .build()?;
-        let mut answers = Vec::with_capacity(commands.len());
-        for command in &commands {
-            answers.push(post_command(&client, command).await?);
+    let started = Instant::now();
+    loop {
+        if config.log.kafka.is_none()
+            && tokio::net::UnixStream::connect(dir.join(SOCKET))
+                .await
+                .is_ok()
+        {
+            return ask(&dir.join(SOCKET), &commands).await;
         }
-        return Ok(answers);
+        let (config, dir, own) = (config.clone(), dir.to_owned(), commands.clone());
+        match tokio::task::spawn_blocking(move || alone(&config, &dir, own)).await? {
+            // A serve that is starting has the log before it has the socket.
+            Err(error) if is_locked(&error) && started.elapsed() < STARTING => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            done => return done,
+        }
     }
-    let (config, dir) = (config.clone(), dir.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let log = pipeline::open_log(&config, &dir)?;
-        let registry = pipeline::open_registry(&config, &dir, &log)?;
-        let clock = Arc::new(driftline_schemas::clock::SystemClock);
-        let scope = Scope {
-            log,
-            registry,
-            clock,
-        };
-        let execute = |command| execute(&scope, command);
-        commands.into_iter().map(execute).collect()
-    })
-    .await?
 }
 
-async fn post_command(client: &reqwest::Client, command: &Command) -> anyhow::Result<Value> {
-    let response = client
-        .post("http://control/v1/control")
-        .json(command)
-        .send()
-        .await
-        .context("control socket of the running serve")?;
-    let ok = response.status().is_success();
-    let answer: Value = response
-        .json()
-        .await
-        .context("answer of the running serve")?;
-    if !ok {
-        bail!(
-            "{}",
-            answer["error"]
-                .as_str()
-                .unwrap_or("the running serve refused it")
-        );
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LogError::Locked { .. }))
+}
+
+/// Executes commands in this process, which has the log to itself or shares a broker.
+fn alone(config: &Config, dir: &Path, commands: Vec<Command>) -> anyhow::Result<Vec<Value>> {
+    let log = pipeline::open_log(config, dir)?;
+    let registry = pipeline::open_registry(config, dir, &log)?;
+    let clock = Arc::new(driftline_schemas::clock::SystemClock);
+    let scope = Scope {
+        log,
+        registry,
+        clock,
+    };
+    let execute = |command| execute(&scope, command);
+    commands.into_iter().map(execute).collect()
+}
+
+/// Has the running serve execute commands.
+async fn ask(socket: &Path, commands: &[Command]) -> anyhow::Result<Vec<Value>> {
+    let client = reqwest::Client::builder()
+        .unix_socket(socket)
+        .timeout(TIMEOUT)
+        .build()?;
+    let mut answers = Vec::with_capacity(commands.len());
+    for command in commands {
+        let response = client
+            .post("http://control/v1/control")
+            .json(command)
+            .send()
+            .await
+            .context("control socket of the running serve")?;
+        let ok = response.status().is_success();
+        let answer: Value = response
+            .json()
+            .await
+            .context("answer of the running serve")?;
+        if !ok {
+            bail!(
+                "{}",
+                answer["error"]
+                    .as_str()
+                    .unwrap_or("the running serve refused it")
+            );
+        }
+        answers.push(answer);
     }
-    Ok(answer)
+    Ok(answers)
 }
 
 /// Serves commands and metrics on the data folder's socket until `shutdown` completes.

@@ -22,7 +22,7 @@ use anyhow::{Context as _, bail};
 use driftline_alerting::config::Route;
 use driftline_emitter::device::Runtime;
 use driftline_emitter::uplink::http::{HttpUplink, agent};
-use driftline_processors::lake::Lake;
+use driftline_lake::Lake;
 use driftline_queries::{Format, Session, answer};
 use driftline_schemas::clock::{Clock, DAY_US, HOUR_US, MINUTE_US};
 use driftline_schemas::units::Span;

@@ -3,7 +3,7 @@
 mod support;
 
 use driftline_drift::calibrate::Calibration;
-use driftline_emitter::pack::{BINS_DEFAULT, Data, Draft, PackInput, Table, pack};
+use driftline_emitter::pack::{BINS_DEFAULT, Data, Draft, PackInput, Table, Unlearned, pack};
 use driftline_schemas::bundle::{Bundle, FeatureType, Task};
 use driftline_schemas::profile::reference::Season;
 
@@ -50,6 +50,7 @@ fn input<'a>(table: &'a Table, onnx: &'a [u8]) -> PackInput<'a> {
         made_from: "elec2.csv.gz rows 0..5000".into(),
         tenant: "default".into(),
         bins: BINS_DEFAULT,
+        unlearned: Unlearned::default(),
         edges_from: None,
         now_us: 1_700_000_000_000_000,
     }

@@ -1,3 +1,8 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
+mod crash;
 mod demo;
+mod fleet;
+mod gas;
+mod harness;
+mod serve;
