@@ -5,4 +5,5 @@ mod demo;
 mod fleet;
 mod gas;
 mod harness;
+mod kafka;
 mod serve;

@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
 use super::decide::{self, Class};
@@ -32,6 +32,9 @@ const READERS_KEPT: usize = 4;
 
 /// Consumers kept for asking what a stage has committed, one per stage.
 const BYSTANDERS_KEPT: usize = 32;
+
+/// How long to listen why no broker answers.
+const WHY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settings that the guarantees rest on.
 const RESERVED: [&str; 11] = [
@@ -63,6 +66,23 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// Keeps the last error: calls themselves only say that no broker could be reached.
+#[derive(Debug, Default)]
+struct Told {
+    last: Mutex<Option<(Option<Code>, String)>>,
+}
+
+impl ClientContext for Told {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all brokers are down follows from why each of them is.
+        if decide::code(&error) != Some(Code::AllBrokersDown) {
+            *lock(&self.last) = Some((decide::code(&error), reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Told {}
 
 pub(super) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
@@ -112,15 +132,47 @@ impl Clients {
             .admin
             .inner()
             .fetch_metadata(Some("__ping"), SOCKET_TIMEOUT);
-        answer.map(drop).map_err(|error| {
-            LogError::storage(
+        let Err(error) = answer else { return Ok(()) };
+        let brokers = &self.options.brokers;
+        let told = self.why()?;
+        let reason = told
+            .as_ref()
+            .map_or_else(|| error.to_string(), |(_, reason)| reason.clone());
+        let (what, retryable) = match told.and_then(|(code, _)| code) {
+            Some(Code::Authentication) => (
                 format!(
-                    "no kafka broker answers at {} ({error}): start it or correct [log] kafka",
-                    self.options.brokers
+                    "the kafka broker at {brokers} does not let this process in ({reason}): correct \
+                     [log.sasl]"
+                ),
+                false,
+            ),
+            Some(Code::SSL) => (
+                format!("no TLS with the kafka broker at {brokers} ({reason}): correct [log.tls]"),
+                false,
+            ),
+            _ => (
+                format!(
+                    "no kafka broker answers at {brokers} ({reason}): start it or correct [log] \
+                     kafka, and [log.tls] where it speaks TLS"
                 ),
                 true,
-            )
-        })
+            ),
+        };
+        Err(LogError::storage(what, retryable))
+    }
+
+    /// Why no broker answers, as far as one can be heard to say.
+    fn why(&self) -> Result<Option<(Option<Code>, String)>, LogError> {
+        let consumer = self.consumer(&self.name("readers"), Told::default())?;
+        let started = Instant::now();
+        while started.elapsed() < WHY_TIMEOUT {
+            // Nothing is assigned, so this only waits and serves the client's events.
+            let _ = consumer.poll(WHY_TIMEOUT / 20);
+            if let Some(told) = lock(&consumer.context().last).take() {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn options(&self) -> &KafkaOptions {
