@@ -1,5 +1,6 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
+mod compose;
 mod crash;
 mod demo;
 mod fleet;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The kill loop: processes of the pipeline are killed at random moments, and nothing is missing or twice.
+"""The kill loop: processes are killed or stopped at random moments, and nothing is missing or twice.
 
     tests/kafka/kill_loop.py --kafka HOST:PORT --binary target/debug/driftline            # short
     tests/kafka/kill_loop.py --kafka HOST:PORT --binary … --rows 1000000 --devices 1000 --kills 500
@@ -7,7 +7,8 @@
 A seeded input is written to a file: devices at sites, two boots each, frames with rows, and a schedule in
 which some frames are sent again later, to another gateway, or because the reply was not waited for. It is
 sent twice to fresh logs on the same Kafka: once undisturbed, and once while gateways, profile, detect,
-archive and alerting processes are killed with SIGKILL and started again. What must have come to the lake
+archive and alerting processes are killed with SIGKILL and started again, and stages are stopped with
+SIGSTOP until others have taken their partitions over, and woken up then. What must have come to the lake
 and into the profiles is computed from the file here, with nothing of Driftline's; both runs must equal
 it, and their final measures must equal each other, bit for bit. Prints one JSON document; exit code 1
 when anything differs.
@@ -39,7 +40,7 @@ HOUR = 3600 * SECOND
 PANE = 15 * 60 * SECOND
 SIGNALS = ["temperature", "vibration", "pressure", "current"]
 CENTRES = [(6181, 400), (2787, 330), (5501, 240), (8061, 900)]
-ROLES = [("ingest", 2), ("profile", 2), ("detect", 1), ("archive", 1), ("alerting", 1)]
+ROLES = [("ingest", 2), ("profile", 2), ("detect", 2), ("archive", 2), ("alerting", 1)]
 SENDERS = 8
 
 
@@ -167,6 +168,8 @@ class Pipeline:
         self.config = self.work / "driftline.toml"
         self.lock = threading.Lock()
         self.kills = collections.Counter()
+        self.stops = collections.Counter()
+        self.dozing = {}
         self.ended = []
         self.running = {}
         self.ports = {}
@@ -236,9 +239,26 @@ log = "{args.log}"
             self.kills[key[0]] += 1
             self.start(*key)
 
+    def doze(self, key, seconds):
+        """Stops a process and wakes it up when its partitions are others'."""
+        with self.lock:
+            process = self.running[key]
+            self.dozing[key] = process
+            self.stops[key[0]] += 1
+            process.send_signal(signal.SIGSTOP)
+
+        def wake():
+            time.sleep(seconds)
+            with self.lock:
+                process.send_signal(signal.SIGCONT)
+                del self.dozing[key]
+
+        threading.Thread(target=wake, daemon=True).start()
+
     def stop(self):
         with self.lock:
             for process in self.running.values():
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
             for process in self.running.values():
                 try:
@@ -413,16 +433,24 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
     pipeline.start_all()
     began = time.monotonic()
     try:
-        seconds = max(args.seconds, kills * args.kill_every * 1.05)
+        seconds = max(args.seconds, (kills + args.stops) * args.kill_every * 1.05)
         sender = Sender(pipeline, frames, order, tokens, schema, seconds if kills else args.seconds, args)
         rng = random.Random(args.seed + 2)
-        keys = list(pipeline.ports)
-        for at in range(kills):
+        deeds = ["kill"] * kills + ["doze"] * (args.stops if kills else 0)
+        rng.shuffle(deeds)
+        for at, deed in enumerate(deeds):
             time.sleep(rng.expovariate(1 / args.kill_every))
-            pipeline.kill(rng.choice(keys))
+            awake = [key for key in pipeline.ports if key not in pipeline.dozing]
+            if deed == "kill":
+                pipeline.kill(rng.choice(awake))
+            else:
+                stages = [key for key in awake if key[0] != "ingest"]
+                pipeline.doze(rng.choice(stages), args.stop_for)
             pipeline.look_after()
             if (at + 1) % 25 == 0:
-                say(f"{name}: {at + 1} kills")
+                say(f"{name}: {at + 1} of {len(deeds)} kills and stops")
+        while pipeline.dozing:
+            time.sleep(0.2)
         while not sender.is_done():
             time.sleep(0.5)
             pipeline.look_after()
@@ -437,7 +465,7 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         alerts = pipeline.sql("SELECT DISTINCT alert_id, kind, scope FROM alerts WHERE change = 'opened'")
         result = {
             "rows": sum(mine[0] for mine in lake.values()), "twice": twice, "dead_letters": told,
-            "kills": dict(pipeline.kills), "ended_by_themselves": pipeline.ended,
+            "kills": dict(pipeline.kills), "stops": dict(pipeline.stops), "ended_by_themselves": pipeline.ended,
             "seconds_sending": round(sent, 1), "seconds_until_drained": round(drained, 1),
             "webhooks": len(pipeline.webhooks.seen), "webhooks_twice": sum(
                 count - 1 for count in pipeline.webhooks.seen.values()),
@@ -491,6 +519,8 @@ def main():
     parser.add_argument("--frame-rows", type=int, default=60)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kill-every", type=float, default=1.5, help="seconds between kills, on average")
+    parser.add_argument("--stops", type=int, default=8)
+    parser.add_argument("--stop-for", type=float, default=6, help="seconds, longer than the session timeout")
     parser.add_argument("--seconds", type=float, default=20, help="least time that sending takes")
     parser.add_argument("--partitions", type=int, default=3)
     parser.add_argument("--resends", type=float, default=0.08)
@@ -534,6 +564,7 @@ def loop(args, work):
         problems.append(f"alerts differ: {quiet['alerts']} against {killed['alerts']}")
     print(json.dumps({"seed": args.seed, "rows": args.rows, "devices": args.devices, "frames": len(frames),
                       "planned_resends": len(order) - len(frames), "kills": sum(killed["kills"].values()),
+                      "stops": sum(killed["stops"].values()),
                       "measures": len(wanted), "undisturbed": quiet, "killed": killed,
                       "problems": problems}, indent=2))
     return 1 if problems else 0
