@@ -121,7 +121,7 @@ impl Fleet {
     pub(crate) fn send(&mut self, at: usize, mut go_on: impl FnMut() -> bool) -> bool {
         let (device, uplink) = &mut self.devices[at];
         let mut wait = |span: Duration| {
-            std::thread::sleep(span.min(Duration::from_millis(200)));
+            harness::pause(span.min(Duration::from_millis(200)));
             go_on()
         };
         let delivery = deliver(device, uplink, &SystemClock, &mut wait).unwrap();

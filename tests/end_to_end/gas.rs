@@ -53,8 +53,8 @@ fn by_batch(dir: &Path, statement: &str) -> Vec<f64> {
         .iter()
         .filter_map(|row| Some((row["batch"].as_str()?, row["value"].as_f64()?)))
         .collect();
-    let of = |batch: &&str| found.get(format!("site=batch-{batch}").as_str()).copied();
-    BATCHES.iter().filter_map(|batch| of(&batch)).collect()
+    let of = |batch: &str| found.get(format!("site=batch-{batch}").as_str()).copied();
+    BATCHES.iter().filter_map(|batch| of(batch)).collect()
 }
 
 /// Spearman's rank correlation of a series with time.

@@ -74,8 +74,16 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) 
         match look() {
             Ok(found) => return found,
             Err(seen) if started.elapsed() > PATIENCE => panic!("{what} did not come: {seen}"),
-            Err(_) => std::thread::sleep(LOOK_EVERY),
+            Err(_) => pause(LOOK_EVERY),
         }
+    }
+}
+
+/// A pause between two looks at another process, which has no way to wake us.
+pub(crate) fn pause(span: Duration) {
+    let until = Instant::now() + span;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
     }
 }
 

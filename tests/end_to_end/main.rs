@@ -8,3 +8,4 @@ mod gas;
 mod harness;
 mod kafka;
 mod serve;
+mod telemetry;

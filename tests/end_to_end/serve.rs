@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::fleet;
 use crate::harness::{self, Pipeline};
 
-const SETTINGS: &str = "[archive]\nlinger = \"200ms\"\n";
+pub(crate) const SETTINGS: &str = "[archive]\nlinger = \"200ms\"\n";
 
 /// One answer of the gateway.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     body: Value,
 }
 
@@ -40,7 +40,8 @@ fn get(url: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn line(temperature: f64) -> String {
+/// A row as the README sends it.
+pub(crate) fn line(temperature: f64) -> String {
     let row = json!({
         "event_time": jiff::Timestamp::now().to_string(), "temperature": temperature,
         "vibration": 2.9, "pressure": 5.4, "current": 8.1, "prediction": "ok", "confidence": 0.93,
@@ -48,7 +49,8 @@ fn line(temperature: f64) -> String {
     format!("{row}\n")
 }
 
-fn inferences(url: &str, token: &str, key: &str, body: &str) -> Answer {
+/// Posts rows of a device.
+pub(crate) fn inferences(url: &str, token: &str, key: &str, body: &str) -> Answer {
     let bearer = format!("Bearer {token}");
     post(
         &format!("{url}/v1/telemetry/inferences"),
@@ -63,17 +65,22 @@ fn inferences(url: &str, token: &str, key: &str, body: &str) -> Answer {
 }
 
 /// A pipeline that knows the boiler's bundle, and the token of a device.
-fn started(folder: &Path, settings: &str) -> (Pipeline, String) {
+pub(crate) fn started(
+    folder: &Path,
+    settings: &str,
+    environment: &[(&str, &str)],
+) -> (Pipeline, String) {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let bundle = fleet::bundle(folder, &mut rng);
-    let pipeline = Pipeline::start(&folder.join("data"), settings, &[]);
+    let pipeline = Pipeline::start(&folder.join("data"), settings, environment);
     harness::told(&pipeline.dir, &["model", "register", &bundle]);
     let added = pipeline.add_device("boiler-17", &["--site", "north-1", "--cadence", "1h"]);
     let token = added["token"].as_str().unwrap().to_owned();
     (pipeline, token)
 }
 
-fn count(dir: &Path) -> f64 {
+/// Rows in the lake.
+pub(crate) fn count(dir: &Path) -> f64 {
     harness::number(dir, "SELECT count(*) FROM inferences")
 }
 
@@ -84,7 +91,7 @@ fn count(dir: &Path) -> f64 {
 #[test]
 fn a_device_sends_with_curl_until_it_is_revoked() {
     let folder = tempfile::tempdir().unwrap();
-    let (pipeline, token) = started(folder.path(), SETTINGS);
+    let (pipeline, token) = started(folder.path(), SETTINGS, &[]);
     let (dir, url) = (pipeline.dir.clone(), pipeline.url.clone());
     assert_eq!(get(&format!("{url}/healthz")).trim(), "ok");
     get(&format!("{url}/readyz"));
@@ -143,7 +150,7 @@ fn a_device_sends_with_curl_until_it_is_revoked() {
 fn asked_to_end_it_ends_and_what_was_acknowledged_stays() {
     let folder = tempfile::tempdir().unwrap();
     // The archive would wait for an hour: the row must survive in the log.
-    let (pipeline, token) = started(folder.path(), "[archive]\nlinger = \"1h\"\n");
+    let (pipeline, token) = started(folder.path(), "[archive]\nlinger = \"1h\"\n", &[]);
     let answer = inferences(&pipeline.url, &token, "one", &line(61.2));
     assert_eq!(answer.status, 200, "{}", answer.body);
     let dir = pipeline.dir.clone();
