@@ -7,5 +7,5 @@ mod fleet;
 mod gas;
 mod harness;
 mod kafka;
+mod otlp;
 mod serve;
-mod telemetry;
