@@ -82,6 +82,8 @@ pub struct KafkaOptions {
     /// Further librdkafka settings, for security above all. Settings that the guarantees rest on
     /// are refused.
     pub settings: BTreeMap<String, String>,
+    /// Time for one request to a broker. A commit that takes longer is in doubt.
+    pub request_timeout: Duration,
     /// Without a heartbeat for this long a member is out of its group.
     pub session_timeout: Duration,
     /// After this time the broker aborts a transaction whose producer is gone.
@@ -89,6 +91,10 @@ pub struct KafkaOptions {
     /// Copies of a partition that must have a record before it is acknowledged; `None`: 2 where there
     /// are three copies or more, else 1.
     pub min_insync_replicas: Option<u16>,
+    /// Takes every answer to a commit at its word, however late: for the test that shows what the
+    /// guard against stray requests is for.
+    #[doc(hidden)]
+    pub without_guard: bool,
 }
 
 /// Without the values of the settings, since passwords are among them.
@@ -110,15 +116,17 @@ impl KafkaOptions {
             brokers: brokers.into(),
             prefix: "driftline.".to_owned(),
             settings: BTreeMap::new(),
+            request_timeout: REQUEST_TIMEOUT,
             session_timeout: SESSION_TIMEOUT,
             transaction_timeout: TRANSACTION_TIMEOUT,
             min_insync_replicas: None,
+            without_guard: false,
         }
     }
 }
 
-/// Time for one request to a broker. A commit that takes longer is in doubt.
-pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`KafkaOptions::request_timeout`].
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Default of [`KafkaOptions::transaction_timeout`]. Until then readers of the partitions that a
 /// killed producer wrote to stand still, so it is short; a step's transaction is open for the commit

@@ -10,9 +10,16 @@ use super::harness::{command, repository};
 #[test]
 fn the_stack_has_settings_that_are_taken() {
     let folder = tempfile::tempdir().unwrap();
+    // A container has the secret where the file says; here it is elsewhere.
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, format!("whsec_{}", "QUFB".repeat(10))).unwrap();
+    let settings = std::fs::read_to_string(repository("compose/driftline.toml")).unwrap();
+    let settings = settings.replace("/run/secrets/webhook_secret", &secret.display().to_string());
+    let file = folder.path().join("driftline.toml");
+    std::fs::write(&file, settings).unwrap();
     let output = command(folder.path())
         .arg("--config")
-        .arg(repository("compose/driftline.toml"))
+        .arg(&file)
         .args(["config", "check"])
         .output()
         .unwrap();

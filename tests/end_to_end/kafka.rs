@@ -1,8 +1,10 @@
 //! On a real Kafka: `DRIFTLINE_KAFKA=host:port`, which `./test` provides where it can.
 
+mod delayed;
 mod demo;
 mod kills;
 mod security;
+mod server;
 mod topics;
 
 use std::path::{Path, PathBuf};

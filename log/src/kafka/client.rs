@@ -19,7 +19,7 @@ use rdkafka::metadata::MetadataTopic;
 use super::decide::{self, Class};
 use super::{
     CALL_TIMEOUT, FETCH_WAIT, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES, PRODUCER_BYTES_MAX,
-    SOCKET_TIMEOUT, lock,
+    lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -131,7 +131,7 @@ impl Clients {
         let answer = self
             .admin
             .inner()
-            .fetch_metadata(Some("__ping"), SOCKET_TIMEOUT);
+            .fetch_metadata(Some("__ping"), self.options.request_timeout);
         let Err(error) = answer else { return Ok(()) };
         let brokers = &self.options.brokers;
         let told = self.why()?;
@@ -336,7 +336,7 @@ fn base(options: &KafkaOptions) -> ClientConfig {
     config
         .set("bootstrap.servers", &options.brokers)
         .set("client.id", "driftline")
-        .set("socket.timeout.ms", millis(SOCKET_TIMEOUT))
+        .set("socket.timeout.ms", millis(options.request_timeout))
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "2000")
         // A topic just made is looked for again this soon.

@@ -1,41 +1,8 @@
 //! TLS and SASL.
 
-use std::path::Path;
-use std::process::Command;
-
-use super::super::harness::{json, repository};
+use super::super::harness::json;
+use super::server::Server;
 use super::{broker, config, with_config};
-
-/// A broker that asks for TLS and a password; stopped when it is dropped.
-struct Secured {
-    address: String,
-}
-
-impl Secured {
-    fn start(folder: &Path) -> Self {
-        let output = Command::new(repository("tests/kafka/start"))
-            .arg("--secure")
-            .arg(folder)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let address = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        Self { address }
-    }
-}
-
-impl Drop for Secured {
-    fn drop(&mut self) {
-        let stopped = Command::new(repository("tests/kafka/stop"))
-            .arg(&self.address)
-            .status();
-        assert!(stopped.is_ok_and(|status| status.success()));
-    }
-}
 
 /// Scenario: a broker that speaks TLS only and asks for a password, by PLAIN and by SCRAM; then with a
 /// wrong password, and without its authority.
@@ -44,13 +11,12 @@ impl Drop for Secured {
 #[test]
 fn tls_and_passwords_are_configuration() {
     // Whoever gave a broker of his own may have no Java.
-    if broker("security").is_none() || which("java").is_none() {
-        eprintln!("SKIPPED security: needs a JRE");
+    if broker("security").is_none() || Server::is_missing() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let secured = Secured::start(dir);
+    let secured = Server::start(&["--secure", dir.to_str().unwrap()]);
     std::fs::write(dir.join("wrong"), "not-the-password").unwrap();
     let text = |mechanism: &str, authority: bool, password: &str| {
         let authorities = match authority {
@@ -90,11 +56,4 @@ fn tls_and_passwords_are_configuration() {
         let password = std::fs::read_to_string(dir.join("password")).unwrap();
         assert!(!said.contains(password.trim()) && !said.contains("not-the-password"));
     }
-}
-
-fn which(program: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.exists())
 }
