@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use driftline_emitter::store;
-use driftline_log::registry::Registry;
+use driftline_log::registry::{Registry, Token};
 use driftline_log::{Log, LogError};
 use driftline_schemas::clock::Clock;
 use driftline_schemas::source::Origin;
@@ -33,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a command may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Largest command: as many devices as a registry holds, 400 bytes each. Only who may read the data folder
+/// comes to the socket.
+const BODY_BYTES_MAX: usize = 100 << 20;
+
 /// Something to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -41,6 +45,11 @@ pub(crate) enum Command {
     DeviceAdd {
         /// Identity and attributes.
         origin: Origin,
+    },
+    /// Adds devices, all or none; the answer has their tokens, once.
+    DevicesAdd {
+        /// Identities and attributes.
+        origins: Vec<Origin>,
     },
     /// Lists devices.
     DeviceList {
@@ -89,6 +98,15 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
             let token = scope.registry.add_device(&mut *appender, origin, now_us)?;
             Ok(json!({ "device": device, "token": token.expose() }))
         }
+        Command::DevicesAdd { origins } => {
+            let names: Vec<_> = origins.iter().map(|it| Arc::clone(&it.device)).collect();
+            let tokens = scope
+                .registry
+                .add_devices(&mut *appender, origins, now_us)?;
+            let answers = names.iter().zip(&tokens);
+            let answer = |(device, token): (&Arc<str>, &Token)| json!({ "device": device, "token": token.expose() });
+            Ok(answers.map(answer).collect())
+        }
         Command::DeviceList { tenant } => {
             scope.registry.refresh()?;
             let devices: Vec<Value> = scope
@@ -136,19 +154,6 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
 /// # Errors
 /// What went wrong, on either side.
 pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
-    let mut answers = send_all(config, dir, vec![command]).await?;
-    answers.pop().context("no answer")
-}
-
-/// Sends several commands in turn; the first that fails ends it.
-///
-/// # Errors
-/// As [`send`].
-pub(crate) async fn send_all(
-    config: &Config,
-    dir: &Path,
-    commands: Vec<Command>,
-) -> anyhow::Result<Vec<Value>> {
     let started = Instant::now();
     loop {
         if config.log.kafka.is_none()
@@ -156,9 +161,9 @@ pub(crate) async fn send_all(
                 .await
                 .is_ok()
         {
-            return ask(&dir.join(SOCKET), &commands).await;
+            return ask(&dir.join(SOCKET), &command).await;
         }
-        let (config, dir, own) = (config.clone(), dir.to_owned(), commands.clone());
+        let (config, dir, own) = (config.clone(), dir.to_owned(), command.clone());
         match tokio::task::spawn_blocking(move || alone(&config, &dir, own)).await? {
             // A serve that is starting has the log before it has the socket.
             Err(error) if is_locked(&error) && started.elapsed() < STARTING => {
@@ -173,8 +178,8 @@ fn is_locked(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(LogError::Locked { .. }))
 }
 
-/// Executes commands in this process, which has the log to itself or shares a broker.
-fn alone(config: &Config, dir: &Path, commands: Vec<Command>) -> anyhow::Result<Vec<Value>> {
+/// Executes a command in this process, which has the log to itself or shares a broker.
+fn alone(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
     let log = pipeline::open_log(config, dir)?;
     let registry = pipeline::open_registry(config, dir, &log)?;
     let clock = Arc::new(driftline_schemas::clock::SystemClock);
@@ -183,40 +188,35 @@ fn alone(config: &Config, dir: &Path, commands: Vec<Command>) -> anyhow::Result<
         registry,
         clock,
     };
-    let execute = |command| execute(&scope, command);
-    commands.into_iter().map(execute).collect()
+    execute(&scope, command)
 }
 
-/// Has the running serve execute commands.
-async fn ask(socket: &Path, commands: &[Command]) -> anyhow::Result<Vec<Value>> {
+/// Has the running serve execute a command.
+async fn ask(socket: &Path, command: &Command) -> anyhow::Result<Value> {
     let client = reqwest::Client::builder()
         .unix_socket(socket)
         .timeout(TIMEOUT)
         .build()?;
-    let mut answers = Vec::with_capacity(commands.len());
-    for command in commands {
-        let response = client
-            .post("http://control/v1/control")
-            .json(command)
-            .send()
-            .await
-            .context("control socket of the running serve")?;
-        let ok = response.status().is_success();
-        let answer: Value = response
-            .json()
-            .await
-            .context("answer of the running serve")?;
-        if !ok {
-            bail!(
-                "{}",
-                answer["error"]
-                    .as_str()
-                    .unwrap_or("the running serve refused it")
-            );
-        }
-        answers.push(answer);
+    let response = client
+        .post("http://control/v1/control")
+        .json(command)
+        .send()
+        .await
+        .context("control socket of the running serve")?;
+    let ok = response.status().is_success();
+    let answer: Value = response
+        .json()
+        .await
+        .context("answer of the running serve")?;
+    if ok {
+        return Ok(answer);
     }
-    Ok(answers)
+    bail!(
+        "{}",
+        answer["error"]
+            .as_str()
+            .unwrap_or("the running serve refused it")
+    );
 }
 
 /// Serves commands and metrics on the data folder's socket until `shutdown` completes.
@@ -241,6 +241,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("control socket {}", path.display()))?;
     let router = Router::new()
         .route("/v1/control", post(control))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route("/metrics", get(move || async move { metrics.text() }))
         .with_state(scope);
     let served = axum::serve(listener, router)

@@ -18,7 +18,7 @@ pub(crate) enum DeviceCommand {
     Add(AddArgs),
     /// Adds the devices of a file and prints their tokens, once: a JSON object per line, with `device`
     /// and any of `tenant`, `role`, `model`, `version`, `variant`, `hardware`, `firmware`, `region`,
-    /// `site`, `link`, `cadence_s`. The first line that is refused ends it; those before it are added.
+    /// `site`, `link`, `cadence_s`. All of them are added, or none when one is refused.
     Import {
         /// The file.
         file: PathBuf,
@@ -132,11 +132,9 @@ pub(crate) async fn run(
     format: OutputFormat,
 ) -> anyhow::Result<()> {
     let command = match command {
-        DeviceCommand::Import { file } => {
-            let commands = read_devices(&file)?;
-            let answers = control::send_all(config, dir, commands).await?;
-            return output::write(&answers.into(), format);
-        }
+        DeviceCommand::Import { file } => Command::DevicesAdd {
+            origins: read_devices(&file)?,
+        },
         DeviceCommand::Add(args) => Command::DeviceAdd {
             origin: args.origin(),
         },
@@ -147,7 +145,7 @@ pub(crate) async fn run(
     output::write(&answer, format)
 }
 
-fn read_devices(file: &Path) -> anyhow::Result<Vec<Command>> {
+fn read_devices(file: &Path) -> anyhow::Result<Vec<Origin>> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let lines = text.lines().enumerate();
     lines
@@ -158,8 +156,7 @@ fn read_devices(file: &Path) -> anyhow::Result<Vec<Command>> {
             if let Some(fields) = origin.as_object_mut() {
                 fields.entry("tenant").or_insert_with(|| "default".into());
             }
-            let origin: Origin = serde_json::from_value(origin).with_context(wrong)?;
-            Ok(Command::DeviceAdd { origin })
+            serde_json::from_value(origin).with_context(wrong)
         })
         .collect()
 }

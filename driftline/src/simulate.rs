@@ -92,16 +92,19 @@ async fn register(
         std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
         let start_us = SystemClock.now_us() - args.length.us();
         bundle::make(&estate, start_us, &bundle)?;
-        let mut commands = vec![Command::ModelRegister {
+        let register = Command::ModelRegister {
             tenant: args.tenant.clone(),
             path: bundle.canonicalize()?,
-        }];
-        commands.extend(estate.units.iter().map(|unit| Command::DeviceAdd {
-            origin: unit.origin.clone(),
-        }));
-        let answers = control::send_all(config, dir, commands).await?;
+        };
+        control::send(config, dir, register).await?;
+        let origins = estate.units.iter().map(|unit| unit.origin.clone());
+        let add = Command::DevicesAdd {
+            origins: origins.collect(),
+        };
+        let answers = control::send(config, dir, add).await?;
+        let answers = answers.as_array().map_or(&[][..], Vec::as_slice);
         let mut text = String::new();
-        for answer in &answers[1..] {
+        for answer in answers {
             let part = |name: &str| answer[name].as_str().unwrap_or_default();
             text.push_str(&format!("{} {}\n", part("device"), part("token")));
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The kill loop: processes are killed or stopped at random moments, and nothing is missing or twice.
+"""The kill loop: processes are killed, stopped or leave at random moments; nothing is missing or twice.
 
     tests/kafka/kill_loop.py --kafka HOST:PORT --binary target/debug/driftline            # short
     tests/kafka/kill_loop.py --kafka HOST:PORT --binary … --rows 1000000 --devices 1000 --kills 500
@@ -7,11 +7,11 @@
 A seeded input is written to a file: devices at sites, two boots each, frames with rows, and a schedule in
 which some frames are sent again later, to another gateway, or because the reply was not waited for. It is
 sent twice to fresh logs on the same Kafka: once undisturbed, and once while gateways, profile, detect,
-archive and alerting processes are killed with SIGKILL and started again, and stages are stopped with
-SIGSTOP until others have taken their partitions over, and woken up then. What must have come to the lake
-and into the profiles is computed from the file here, with nothing of Driftline's; both runs must equal
-it, and their final measures must equal each other, bit for bit. Prints one JSON document; exit code 1
-when anything differs.
+archive and alerting processes are killed with SIGKILL and started again, stages are stopped with SIGSTOP
+until others have taken their partitions over and are then woken up, and processes leave and join again.
+What must have come to the lake and into the profiles is computed from the file here, with nothing of
+Driftline's; both runs must equal it, and their final measures must equal each other, bit for bit. Prints
+one JSON document; exit code 1 when anything differs.
 """
 import argparse
 import collections
@@ -169,6 +169,7 @@ class Pipeline:
         self.lock = threading.Lock()
         self.kills = collections.Counter()
         self.stops = collections.Counter()
+        self.leaves = collections.Counter()
         self.dozing = {}
         self.ended = []
         self.running = {}
@@ -227,7 +228,7 @@ log = "{args.log}"
         """Starts again what ended by itself, which a supervisor would, and remembers it."""
         with self.lock:
             for key, process in list(self.running.items()):
-                if process.poll() is not None:
+                if key not in self.dozing and process.poll() is not None:
                     self.ended.append(f"{key[0]}{key[1]}: exit code {process.returncode}")
                     self.start(*key)
 
@@ -254,6 +255,29 @@ log = "{args.log}"
                 del self.dozing[key]
 
         threading.Thread(target=wake, daemon=True).start()
+
+    def leave(self, key):
+        """Asks a process to end, which gives its partitions to others, and has it join again."""
+        with self.lock:
+            process = self.running[key]
+            self.dozing[key] = process
+            self.leaves[key[0]] += 1
+            process.terminate()
+
+        def join():
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.ended.append(f"{key[0]}{key[1]} did not end when asked")
+                process.kill()
+            # One that was asked while it started had nothing to give back.
+            if process.returncode not in (0, -signal.SIGTERM):
+                self.ended.append(f"{key[0]}{key[1]}: exit code {process.returncode} when asked to end")
+            with self.lock:
+                self.start(*key)
+                del self.dozing[key]
+
+        threading.Thread(target=join, daemon=True).start()
 
     def stop(self):
         with self.lock:
@@ -433,22 +457,24 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
     pipeline.start_all()
     began = time.monotonic()
     try:
-        seconds = max(args.seconds, (kills + args.stops) * args.kill_every * 1.05)
+        seconds = max(args.seconds, (kills + args.stops + args.leaves) * args.kill_every * 1.05)
         sender = Sender(pipeline, frames, order, tokens, schema, seconds if kills else args.seconds, args)
         rng = random.Random(args.seed + 2)
-        deeds = ["kill"] * kills + ["doze"] * (args.stops if kills else 0)
+        deeds = ["kill"] * kills + ["doze"] * args.stops + ["leave"] * args.leaves if kills else []
         rng.shuffle(deeds)
         for at, deed in enumerate(deeds):
             time.sleep(rng.expovariate(1 / args.kill_every))
             awake = [key for key in pipeline.ports if key not in pipeline.dozing]
             if deed == "kill":
                 pipeline.kill(rng.choice(awake))
-            else:
+            elif deed == "doze":
                 stages = [key for key in awake if key[0] != "ingest"]
                 pipeline.doze(rng.choice(stages), args.stop_for)
+            else:
+                pipeline.leave(rng.choice(awake))
             pipeline.look_after()
             if (at + 1) % 25 == 0:
-                say(f"{name}: {at + 1} of {len(deeds)} kills and stops")
+                say(f"{name}: {at + 1} of {len(deeds)} deeds")
         while pipeline.dozing:
             time.sleep(0.2)
         while not sender.is_done():
@@ -465,7 +491,8 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         alerts = pipeline.sql("SELECT DISTINCT alert_id, kind, scope FROM alerts WHERE change = 'opened'")
         result = {
             "rows": sum(mine[0] for mine in lake.values()), "twice": twice, "dead_letters": told,
-            "kills": dict(pipeline.kills), "stops": dict(pipeline.stops), "ended_by_themselves": pipeline.ended,
+            "kills": dict(pipeline.kills), "stops": dict(pipeline.stops),
+            "leaves": dict(pipeline.leaves), "ended_by_themselves": pipeline.ended,
             "seconds_sending": round(sent, 1), "seconds_until_drained": round(drained, 1),
             "webhooks": len(pipeline.webhooks.seen), "webhooks_twice": sum(
                 count - 1 for count in pipeline.webhooks.seen.values()),
@@ -520,6 +547,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kill-every", type=float, default=1.5, help="seconds between kills, on average")
     parser.add_argument("--stops", type=int, default=8)
+    parser.add_argument("--leaves", type=int, default=10, help="processes asked to end, which then join again")
     parser.add_argument("--stop-for", type=float, default=6, help="seconds, longer than the session timeout")
     parser.add_argument("--seconds", type=float, default=20, help="least time that sending takes")
     parser.add_argument("--partitions", type=int, default=3)
@@ -564,7 +592,7 @@ def loop(args, work):
         problems.append(f"alerts differ: {quiet['alerts']} against {killed['alerts']}")
     print(json.dumps({"seed": args.seed, "rows": args.rows, "devices": args.devices, "frames": len(frames),
                       "planned_resends": len(order) - len(frames), "kills": sum(killed["kills"].values()),
-                      "stops": sum(killed["stops"].values()),
+                      "stops": sum(killed["stops"].values()), "leaves": sum(killed["leaves"].values()),
                       "measures": len(wanted), "undisturbed": quiet, "killed": killed,
                       "problems": problems}, indent=2))
     return 1 if problems else 0
