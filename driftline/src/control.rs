@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use driftline_emitter::store;
-use driftline_log::registry::Registry;
+use driftline_log::registry::{Registry, Token};
 use driftline_log::{Log, LogError};
 use driftline_schemas::clock::Clock;
 use driftline_schemas::source::Origin;
@@ -33,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a command may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Largest command: as many devices as a registry holds, 400 bytes each. Only who may read the data folder
+/// comes to the socket.
+const BODY_BYTES_MAX: usize = 100 << 20;
+
 /// Something to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -41,6 +45,11 @@ pub(crate) enum Command {
     DeviceAdd {
         /// Identity and attributes.
         origin: Origin,
+    },
+    /// Adds devices, all or none; the answer has their tokens, once.
+    DevicesAdd {
+        /// Identities and attributes.
+        origins: Vec<Origin>,
     },
     /// Lists devices.
     DeviceList {
@@ -88,6 +97,15 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
             let device = Arc::clone(&origin.device);
             let token = scope.registry.add_device(&mut *appender, origin, now_us)?;
             Ok(json!({ "device": device, "token": token.expose() }))
+        }
+        Command::DevicesAdd { origins } => {
+            let names: Vec<_> = origins.iter().map(|it| Arc::clone(&it.device)).collect();
+            let tokens = scope
+                .registry
+                .add_devices(&mut *appender, origins, now_us)?;
+            let answers = names.iter().zip(&tokens);
+            let answer = |(device, token): (&Arc<str>, &Token)| json!({ "device": device, "token": token.expose() });
+            Ok(answers.map(answer).collect())
         }
         Command::DeviceList { tenant } => {
             scope.registry.refresh()?;
@@ -223,6 +241,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("control socket {}", path.display()))?;
     let router = Router::new()
         .route("/v1/control", post(control))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route("/metrics", get(move || async move { metrics.text() }))
         .with_state(scope);
     let served = axum::serve(listener, router)

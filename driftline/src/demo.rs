@@ -8,11 +8,9 @@
 //!
 //! - here: the course of a demo
 //! - [`bundle`]: the model of the simulated boilers, packed from a simulated past
-//! - [`receiver`]: takes webhooks and checks their signatures
 //! - [`verdict`]: what was injected against what was found
 
 pub(crate) mod bundle;
-mod receiver;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +32,7 @@ use crate::config::{Config, LogConfig};
 use crate::control::{self, Command, Scope};
 use crate::output::OutputFormat;
 use crate::pipeline::{self, Pipeline};
-use receiver::Receiver;
+use crate::receiver::Receiver;
 use verdict::{Rows, Summary};
 
 /// When the simulated present begins: Monday, 2026-01-05, midnight UTC.

@@ -4,15 +4,19 @@ mod config;
 mod control;
 mod demo;
 mod device;
+mod health;
 mod metrics;
 mod model;
 mod output;
 mod pipeline;
+mod receiver;
 mod replay;
 mod serve;
 mod simulate;
 mod sql;
+mod stores;
 mod telemetry;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,6 +64,9 @@ enum Command {
         /// Roles to run in place of the configured ones.
         #[arg(long, value_enum, value_delimiter = ',')]
         role: Vec<Role>,
+        /// Name of this process in place of the configured one.
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
@@ -73,6 +80,16 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Sends telemetry of an estate that the seed makes.
     Simulate(simulate::SimulateArgs),
+    /// Shows and makes the topics on a Kafka cluster.
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
+    /// Takes webhooks and shows what came.
+    Receive(receiver::ReceiveArgs),
+    /// Asks an address such as http://127.0.0.1:9464/readyz; exit code 0 when it says yes.
+    Ready {
+        /// The address.
+        url: String,
+    },
     /// Checks and shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -143,6 +160,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         },
     };
     let _exporters = telemetry::init(&telemetry, cli.quiet)?;
+    stores::register();
     match cli.command {
         Command::Demo(args) => {
             let format = cli.format.unwrap_or(OutputFormat::Table);
@@ -153,12 +171,19 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
                 ExitCode::from(FAILED)
             });
         }
-        Command::Serve { role } => serve::run(config, &dir, role).await?,
+        Command::Serve { role, instance } => {
+            let mut config = config;
+            config.instance = instance.or(config.instance);
+            serve::run(config, &dir, role).await?;
+        }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
-        Command::Simulate(args) => simulate::run(args, format, cli.quiet).await?,
+        Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,
+        Command::Topics(command) => return topics::run(&config, command, format).await,
+        Command::Receive(args) => receiver::run(args).await?,
+        Command::Ready { url } => health::ask(&url).await?,
         Command::Config(command) => show_config(&config, &command, cli.config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

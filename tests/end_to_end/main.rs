@@ -1,9 +1,11 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
+mod compose;
 mod crash;
 mod demo;
 mod fleet;
 mod gas;
 mod harness;
+mod kafka;
 mod otlp;
 mod serve;
