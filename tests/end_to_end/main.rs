@@ -1,3 +1,6 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
+mod changes;
 mod demo;
+mod performance;
+mod run;
