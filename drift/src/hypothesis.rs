@@ -9,20 +9,24 @@
 //! ([`crate::sample`] makes one bin per distinct value). With fine bins the two agree.
 //!
 //! No test allocates, save where a method's documentation says that it computes an exact
-//! distribution.
+//! distribution, and those of `permutation`.
 //!
 //! # Layout
 //!
 //! - `contingency`: chi-square and G on tables of counts
 //! - `smirnov`: Kolmogorov-Smirnov and Kuiper
 //! - `means`: z for proportions, Welch's and Student's t from moments
+//! - `permutation`: rank tests and shares by dealing the same rows to both sides, right in any tail
+//! - `family`: many tests at once
 //! - `mann_whitney`, `cramer_von_mises`, `anderson_darling`: rank tests
 
 mod anderson_darling;
 mod contingency;
 mod cramer_von_mises;
+mod family;
 mod mann_whitney;
 mod means;
+mod permutation;
 mod smirnov;
 
 pub use anderson_darling::{AndersonDarling, Ties, anderson_darling, anderson_darling_k};
@@ -32,8 +36,10 @@ pub use cramer_von_mises::{
     CRAMER_VON_MISES_EXACT_ROWS_MAX, CramerVonMises, CramerVonMisesMode, cramer_von_mises,
     cramer_von_mises_exact_p, cramer_von_mises_normalised,
 };
+pub use family::{Member, holm};
 pub use mann_whitney::{MANN_WHITNEY_EXACT_ROWS_MAX, MannWhitney, MannWhitneyMode, mann_whitney};
 pub use means::{Moments, TTest, Variances, proportions_z, t_test};
+pub use permutation::{LargestShare, Scores, fisher_exact, largest_share, rank_test};
 pub use smirnov::{KS_EXACT_ROWS_MAX, KsMode, kolmogorov_smirnov, kolmogorov_smirnov_p, kuiper};
 
 /// A statistic and the probability of one at least as extreme when nothing has changed.

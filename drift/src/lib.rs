@@ -10,12 +10,14 @@
 //! - [`distance`]: distances between two histograms with the same edges
 //! - [`hypothesis`]: test statistics and p-values on counts, moments and ranks
 //! - [`sample`]: the same on raw values, where rows and not profiles are at hand
+//! - [`compare`]: two tables column by column, at a false-alarm rate for the whole comparison
 //! - [`compat`]: what SciPy, Evidently and NannyML answer where their definitions differ
 //! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
 //! - [`performance`]: how well a model does, with labels and without
 //! - [`special`]: distribution functions that stay accurate in their tails
 
 pub mod calibrate;
+pub mod compare;
 pub mod compat;
 pub mod detector;
 pub mod distance;

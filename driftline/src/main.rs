@@ -1,13 +1,16 @@
 //! `driftline`: the one binary. See `driftline help`.
 
+mod changes;
 mod config;
 mod control;
 mod demo;
 mod device;
+mod files;
 mod health;
 mod metrics;
 mod model;
 mod output;
+mod performance;
 mod pipeline;
 mod receiver;
 mod replay;
@@ -23,7 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use config::{Config, Role, TelemetryConfig};
-use output::OutputFormat;
+use output::{OutputFormat, Usage};
 
 /// Exit code when a command failed.
 const FAILED: u8 = 1;
@@ -69,6 +72,10 @@ enum Command {
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
+    /// Finds where a stream of numbers changes.
+    Changes(changes::ChangesArgs),
+    /// Estimates the performance of a classifier without labels.
+    Performance(performance::PerformanceArgs),
     /// Makes, checks, shows and registers bundles.
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -132,7 +139,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("driftline: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }
 }
@@ -175,6 +182,10 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             serve::run(config, &dir, role).await?;
         }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
+        Command::Changes(args) => tokio::task::block_in_place(|| changes::run(&args, format))?,
+        Command::Performance(args) => {
+            tokio::task::block_in_place(|| performance::run(&args, format))?;
+        }
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,

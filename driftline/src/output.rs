@@ -4,6 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
+/// What was asked for cannot be: wrong usage, exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
 /// How answers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum OutputFormat {

@@ -39,7 +39,8 @@ fn main() {
     let mut draft = Draft::new("big", "1", Task::Classification);
     for column in 0..COLUMNS {
         let name = format!("x{column}");
-        table.add(&name, Data::Numbers(numbers(column))).unwrap();
+        let values = numbers(column).into_iter().collect();
+        table.add(&name, Data::Numbers(values)).unwrap();
         match column < 2 {
             true => draft.features.push(name),
             false => draft.signals.push(name),

@@ -1,5 +1,6 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
+mod changes;
 mod compose;
 mod crash;
 mod demo;
@@ -8,4 +9,6 @@ mod gas;
 mod harness;
 mod kafka;
 mod otlp;
+mod performance;
+mod run;
 mod serve;

@@ -261,7 +261,7 @@ mod tests {
                 state = state
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                bins[((state >> 33) * 20 >> 31) as usize] += 1;
+                bins[(((state >> 33) * 20) >> 31) as usize] += 1;
             }
             bins
         };

@@ -212,7 +212,7 @@ impl Cbpe {
             None
         };
         let errors = sampling::unit_errors(&reference, definition)?;
-        let mut realised = Vec::new();
+        let mut chunks = Vec::new();
         for start in (0..scores.len()).step_by(chunk_rows) {
             let rows = start..(start + chunk_rows).min(scores.len());
             let chunk = Reference {
@@ -220,13 +220,13 @@ impl Cbpe {
                 predicted: &predicted[rows.clone()],
                 actual: &actual[rows],
             };
-            realised.push(realise(&chunk)?);
+            chunks.push(realised(&chunk)?);
         }
         let metrics = Metric::ALL
             .into_iter()
             .enumerate()
             .map(|(at, metric)| {
-                let chunks: Vec<_> = realised.iter().filter_map(|c| c[at]).collect();
+                let values: Vec<_> = chunks.iter().filter_map(|c| c[at]).collect();
                 let floor = match definition {
                     Definition::Native => errors[at].unwrap_or(0.0) / (chunk_rows as f64).sqrt(),
                     Definition::Nannyml => 0.0,
@@ -234,7 +234,7 @@ impl Cbpe {
                 Fitted {
                     metric,
                     unit_error: errors[at],
-                    thresholds: thresholds(&chunks, floor),
+                    thresholds: thresholds(&values, floor),
                 }
             })
             .collect();
@@ -433,8 +433,11 @@ impl Ranking {
     }
 }
 
-/// Metrics of labelled rows, in the order of [`Metric::ALL`].
-fn realise(rows: &Reference<'_>) -> Result<[Option<f64>; 7], PerformanceError> {
+/// Realised metrics of labelled rows, in the order of [`Metric::ALL`]; none where one is not defined.
+///
+/// # Errors
+/// A score that is not a probability, or no rows.
+pub fn realised(rows: &Reference<'_>) -> Result<[Option<f64>; 7], PerformanceError> {
     let pairs = rows
         .predicted
         .iter()

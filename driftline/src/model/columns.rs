@@ -4,7 +4,7 @@
 //! texts; the file is read twice for that, so that it need not be kept as text.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +14,8 @@ use arrow::datatypes::{DataType, Float64Type, TimeUnit, TimestampMicrosecondType
 use driftline_emitter::pack::Data;
 use driftline_schemas::rows::Values;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::files::{is_missing, is_parquet, open};
 
 /// Most values that one file may have: they are held in memory, eight bytes each.
 const CELLS_MAX: usize = 400_000_000;
@@ -33,9 +35,9 @@ impl Columns {
     /// Names the file, and the line or column where it is wrong.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let place = || path.display().to_string();
-        match path.extension().and_then(|ext| ext.to_str()) {
-            Some("parquet") => read_parquet(path).with_context(place),
-            _ => read_csv(path).with_context(place),
+        match is_parquet(path) {
+            true => read_parquet(path).with_context(place),
+            false => read_csv(path).with_context(place),
         }
     }
 
@@ -117,21 +119,8 @@ pub(crate) fn times_us(name: &str, data: &Data) -> Result<Vec<i64>> {
         .collect()
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>> {
-    let file = BufReader::new(File::open(path)?);
-    Ok(match path.extension().and_then(|ext| ext.to_str()) {
-        Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
-        _ => Box::new(file),
-    })
-}
-
-fn csv_reader(path: &Path) -> Result<csv::Reader<Box<dyn Read>>> {
+fn csv_reader(path: &Path) -> Result<csv::Reader<Box<dyn Read + Send>>> {
     Ok(csv::ReaderBuilder::new().from_reader(open(path)?))
-}
-
-fn is_missing(text: &str) -> bool {
-    matches!(text, "" | "NA" | "null" | "NULL")
 }
 
 fn read_csv(path: &Path) -> Result<Columns> {

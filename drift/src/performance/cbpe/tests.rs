@@ -34,7 +34,7 @@ fn exact_scores_estimate_exactly() {
         predicted: &predicted,
         actual: &actual,
     };
-    let truth = realise(&rows).unwrap();
+    let truth = realised(&rows).unwrap();
     let estimates = fit(Definition::Native)
         .estimate(&scores, &predicted)
         .unwrap();
@@ -83,7 +83,7 @@ fn sampling_errors_match_resampling() {
             predicted: &predicted,
             actual: &actual,
         };
-        for (draws, value) in draws.iter_mut().zip(realise(&sample).unwrap()) {
+        for (draws, value) in draws.iter_mut().zip(realised(&sample).unwrap()) {
             draws.push(value.unwrap());
         }
     }
