@@ -6,8 +6,9 @@ use driftline_drift::compare::{Categories, Column, Numbers, Sides, Values};
 
 use super::answer::digits;
 
-/// Bars of numbers.
-const BARS: usize = 32;
+/// Bars of numbers: fewer where there are few rows, for bars of a row each show noise.
+const BARS_MIN: usize = 8;
+const BARS_MAX: usize = 32;
 /// Distinct values up to which each has its bars.
 const VALUES_MAX: usize = 24;
 /// Categories shown; the rest are one more.
@@ -96,16 +97,18 @@ fn of_numbers(numbers: &Numbers) -> Bars {
         };
     }
     let (low, high) = inner(numbers, &filled);
-    let width = (high - low) / BARS as f64;
-    let mut counts = vec![Sides::<f64>::default(); BARS];
+    let fewer = rows.reference.min(rows.current);
+    let many = ((1.3 * fewer.sqrt()) as usize).clamp(BARS_MIN, BARS_MAX);
+    let width = (high - low) / many as f64;
+    let mut counts = vec![Sides::<f64>::default(); many];
     let mut outside = 0.0;
     for at in filled {
         let place = ((numbers.points[at] - low) / width).floor();
-        if !(-1e-9..=BARS as f64 + 1e-9).contains(&place) {
+        if !(-1e-9..=many as f64 + 1e-9).contains(&place) {
             outside += (r[at] + c[at]) as f64;
             continue;
         }
-        let bar = &mut counts[(place.max(0.0) as usize).min(BARS - 1)];
+        let bar = &mut counts[(place.max(0.0) as usize).min(many - 1)];
         bar.reference += r[at] as f64;
         bar.current += c[at] as f64;
     }

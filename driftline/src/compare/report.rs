@@ -163,12 +163,12 @@ fn one(out: &mut String, column: &Column, measures: &[Measure]) {
 
 /// Names below the large picture: all where there are few, else both ends.
 fn axis(out: &mut String, labels: &[&str], column: &Column) {
-    let shown: Vec<&str> = match (&column.values, labels) {
-        (_, labels) if labels.len() <= NAMED_BARS_MAX => labels.to_vec(),
-        (_, [first, .., last]) => vec![first, last],
-        _ => Vec::new(),
+    let (class, shown): (&str, Vec<&str>) = match (&column.values, labels) {
+        (_, labels) if labels.len() <= NAMED_BARS_MAX => ("axis each", labels.to_vec()),
+        (Values::Numbers(_), [first, .., last]) => ("axis", vec![first, last]),
+        _ => ("axis", Vec::new()),
     };
-    out.push_str("<div class=\"axis\">");
+    let _ = write!(out, "<div class=\"{class}\">");
     for label in shown {
         let _ = write!(out, "<span>{}</span>", escape(label));
     }
