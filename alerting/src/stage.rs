@@ -4,12 +4,12 @@
 //! only after the step that decided it is durable; the step that learns of its delivery takes it
 //! out of the outbox. A crash in between sends it again under the same identity.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use driftline_log::runner::{Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Committed, Output, Record, StageSpec, StateDelta};
-use driftline_schemas::measure::{Alert, Finding};
+use driftline_schemas::measure::{Alert, AlertState, Finding};
 use driftline_schemas::topic;
 
 use crate::config::AlertingConfig;
@@ -27,11 +27,31 @@ struct Partition {
     outbox: Outbox,
 }
 
+/// Open alerts that are told one by one, at most; what is over is in the `alerts` table all the same.
+pub const OPEN_TOLD_MAX: usize = 1_000;
+
+/// What an open alert is about: tenant, model, kind of the finding, scope.
+pub type OpenAlert = [String; 4];
+
+/// The alerts that are open in the partitions of this process, for metrics. Clones share them.
+#[derive(Debug, Default, Clone)]
+pub struct OpenAlerts(Arc<Mutex<BTreeSet<OpenAlert>>>);
+
+impl OpenAlerts {
+    /// As they are now.
+    pub fn now(&self) -> BTreeSet<OpenAlert> {
+        // Replaced as a whole, so a panic elsewhere leaves it sound.
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clone()
+    }
+}
+
 /// Turns findings into alerts and sees to it that somebody is told.
 pub struct AlertingStage {
     config: AlertingConfig,
     sender: Box<dyn Deliver>,
     partitions: BTreeMap<u32, Partition>,
+    open: OpenAlerts,
 }
 
 impl AlertingStage {
@@ -41,7 +61,29 @@ impl AlertingStage {
             config,
             sender,
             partitions: BTreeMap::new(),
+            open: OpenAlerts::default(),
         }
+    }
+
+    /// The alerts that are open, as they come and go.
+    pub fn open(&self) -> OpenAlerts {
+        self.open.clone()
+    }
+
+    fn tell_open(&self) {
+        let alerts = self.partitions.values().flat_map(|it| it.alerts.values());
+        let about = |alert: &Alert| {
+            let finding = &alert.finding;
+            let kind = finding.kind.name().to_owned();
+            let (tenant, model) = (finding.tenant.clone(), finding.model.clone());
+            [tenant, model, kind, finding.scope.clone()]
+        };
+        let open = alerts
+            .filter(|alert| alert.state == AlertState::Open)
+            .take(OPEN_TOLD_MAX)
+            .map(about)
+            .collect();
+        *self.open.0.lock().unwrap_or_else(PoisonError::into_inner) = open;
     }
 
     /// How the stage joins its group.
@@ -237,11 +279,13 @@ impl Stage for AlertingStage {
             }
         }
         self.partitions.insert(assignment.partition, partition);
+        self.tell_open();
         Ok(())
     }
 
     fn revoked(&mut self, partition: u32) {
         self.partitions.remove(&partition);
+        self.tell_open();
     }
 
     fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput, StageError> {
@@ -259,6 +303,7 @@ impl Stage for AlertingStage {
     }
 
     fn committed(&mut self, _committed: Committed) {
+        self.tell_open();
         self.start_deliveries();
     }
 }

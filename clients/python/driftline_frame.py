@@ -5,7 +5,7 @@ events, `decode` reads one, `join` puts several into the body of `POST /v1/frame
 described in `schemas/src/frame.rs`. Numbers are integers in the resolution that the bundle declares;
 times are microseconds since the Unix epoch (or since boot, with `sent=("boot", µs)`).
 
-A schema is what `RowSchema::describe` says: `{"kind": 1..4, "fingerprint": number, "fields": [{"name", "ty"}, ...]}`, types being
+A schema is what `driftline model show --format json` says under `frames`: `{"kind": 1..4, "fingerprint": number, "fields": [{"name", "ty"}, ...]}`, types being
 `time`, `int32`, `int64`, `text` and `id`. Rows are columns in the order of the fields: lists of
 equal length, `None` where a value is missing. Frames are written without compression.
 """

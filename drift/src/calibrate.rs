@@ -22,10 +22,10 @@
 //! A cohort's mean over a span then has the variance
 //!
 //! ```text
-//! V = σ²_device Σ(w_d − r_d)² + σ²_shared(span) + σ²_own(span) Σ w_d² + σ²_row / n
+//! V = σ²_device Σ(w_d − r_d)² + σ²_shared(span) + σ²_own(span) Σ w_d² + σ²_row (1/n + 1/m)
 //! ```
 //!
-//! where `w` and `r` are the devices' shares of the cohort's and of the reference's rows: a device
+//! where `m` are the reference's rows, `w` and `r` are the devices' shares of the cohort's and of the reference's rows: a device
 //! that the reference knows explains part of itself. The test is Student's with the degrees of
 //! freedom of that sum (Satterthwaite 1946), and for shares the signed root of the deviance in its
 //! place, whose tail stays right where counts are few.
@@ -57,7 +57,7 @@ pub use fold::{
     Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Terms, Total,
 };
 pub use judge::{Comparison, Effect, EffectUnit, judge};
-pub use learn::{LEARN_CELLS_MAX, Learner};
+pub use learn::{LEARN_CELLS_MAX, Learner, Unlearned};
 pub use scores::{Deviation, ScoreKind, deviations};
 pub use worth::{Shares, Worth};
 

@@ -3,19 +3,24 @@
 //! A setting `[gateway] listen` is overridden by `DRIFTLINE_GATEWAY__LISTEN`: two underscores go one
 //! level down. Unknown keys are refused wherever they stand.
 
+mod log;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use driftline_alerting::AlertingConfig;
 use driftline_ingest::GatewayConfig;
+use driftline_lake::LakeConfig;
 use driftline_processors::archive::ArchiveConfig;
 use driftline_processors::detect::DetectConfig;
 use driftline_processors::labels::LabelsConfig;
-use driftline_processors::lake::LakeConfig;
 use driftline_processors::profile::ProfileConfig;
 use driftline_processors::vitals::VitalsConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use log::LogConfig;
 
 /// What names of overriding variables begin with.
 const ENV_PREFIX: &str = "DRIFTLINE_";
@@ -67,35 +72,6 @@ impl Role {
     ];
 }
 
-/// Where the log is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct LogConfig {
-    /// Kafka brokers, `host:port`, separated by commas. Without them the log is embedded, in the
-    /// data folder, and all roles run in one process.
-    pub kafka: Option<String>,
-    /// Goes before every name on the broker.
-    pub prefix: String,
-    /// Further settings of librdkafka, by name: security above all.
-    pub settings: std::collections::BTreeMap<String, String>,
-    /// Partitions of every topic. They cannot change later, since a device's partition never does.
-    pub partitions: u32,
-    /// Copies of every partition on a Kafka cluster.
-    pub replication: u16,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            kafka: None,
-            prefix: "driftline.".into(),
-            settings: std::collections::BTreeMap::new(),
-            partitions: 2,
-            replication: 1,
-        }
-    }
-}
-
 /// Traces and logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -103,6 +79,10 @@ pub(crate) struct TelemetryConfig {
     /// Endpoint of an OpenTelemetry collector (OTLP over HTTP), such as `http://127.0.0.1:4318`.
     /// Without it traces and metrics stay here.
     pub otlp_endpoint: Option<String>,
+    /// Address and port of `/metrics`, `/healthz` and `/readyz` of this process, for a trusted network:
+    /// metrics of the stages are there, those of the gateway at its own address as well. Without it a
+    /// process on an embedded log answers on its control socket only.
+    pub listen: Option<SocketAddr>,
     /// What is logged, in the syntax of `RUST_LOG`.
     pub log: String,
     /// Log as JSON lines in place of text.
@@ -113,6 +93,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             otlp_endpoint: None,
+            listen: None,
             log:
                 "info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn,tract=warn"
                     .into(),
@@ -127,8 +108,8 @@ impl Default for TelemetryConfig {
 pub(crate) struct Config {
     /// Roles that `serve` runs; empty is all.
     pub roles: Vec<Role>,
-    /// Name of this process among those that share its roles; must be different for each, and the
-    /// same after a restart.
+    /// Name of this process among those that share its roles on Kafka; must be different for each, and
+    /// the same after a restart. Without it the name of the machine.
     pub instance: Option<String>,
     /// The log.
     pub log: LogConfig,
@@ -215,9 +196,7 @@ impl Config {
         named("detect", self.detect.check())?;
         named("archive", self.archive.check())?;
         self.alerting.check()?;
-        if self.log.partitions == 0 {
-            bail!("[log] partitions: must be 1 at least");
-        }
+        named("log", self.log.check())?;
         if self.log.kafka.is_none() && !self.roles.is_empty() && self.roles.len() < Role::ALL.len()
         {
             tracing::warn!(
@@ -230,6 +209,19 @@ impl Config {
     /// Whether a role is to run here.
     pub(crate) fn runs(&self, role: Role) -> bool {
         self.roles.is_empty() || self.roles.contains(&role)
+    }
+
+    /// Name of this process among those that share its roles.
+    pub(crate) fn instance(&self) -> Option<String> {
+        let of_machine = || {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+            Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+        };
+        match (&self.instance, &self.log.kafka) {
+            (Some(instance), _) => Some(instance.clone()),
+            (None, Some(_)) => of_machine(),
+            (None, None) => None,
+        }
     }
 
     /// Where the lake is.

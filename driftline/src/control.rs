@@ -6,16 +6,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use driftline_emitter::store;
-use driftline_log::Log;
-use driftline_log::registry::Registry;
+use driftline_log::registry::{Registry, Token};
+use driftline_log::{Log, LogError};
 use driftline_schemas::clock::Clock;
 use driftline_schemas::source::Origin;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,15 @@ use crate::pipeline;
 
 /// Name of the socket in the data folder.
 const SOCKET: &str = "control.sock";
+/// How long a serve may have the log without having its socket yet, and how often that is looked at.
+const STARTING: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a command may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest command: as many devices as a registry holds, 400 bytes each. Only who may read the data folder
+/// comes to the socket.
+const BODY_BYTES_MAX: usize = 100 << 20;
 
 /// Something to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +45,11 @@ pub(crate) enum Command {
     DeviceAdd {
         /// Identity and attributes.
         origin: Origin,
+    },
+    /// Adds devices, all or none; the answer has their tokens, once.
+    DevicesAdd {
+        /// Identities and attributes.
+        origins: Vec<Origin>,
     },
     /// Lists devices.
     DeviceList {
@@ -86,6 +98,15 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
             let token = scope.registry.add_device(&mut *appender, origin, now_us)?;
             Ok(json!({ "device": device, "token": token.expose() }))
         }
+        Command::DevicesAdd { origins } => {
+            let names: Vec<_> = origins.iter().map(|it| Arc::clone(&it.device)).collect();
+            let tokens = scope
+                .registry
+                .add_devices(&mut *appender, origins, now_us)?;
+            let answers = names.iter().zip(&tokens);
+            let answer = |(device, token): (&Arc<str>, &Token)| json!({ "device": device, "token": token.expose() });
+            Ok(answers.map(answer).collect())
+        }
         Command::DeviceList { tenant } => {
             scope.registry.refresh()?;
             let devices: Vec<Value> = scope
@@ -133,48 +154,69 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
 /// # Errors
 /// What went wrong, on either side.
 pub(crate) async fn send(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
-    let socket = dir.join(SOCKET);
-    if config.log.kafka.is_none() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
-        let client = reqwest::Client::builder()
-            .unix_socket(socket)
-            .timeout(TIMEOUT)
-            .build()?;
-        let response = client
-            .post("http://control/v1/control")
-            .json(&command)
-            .send()
-            .await
-            .context("control socket of the running serve")?;
-        let ok = response.status().is_success();
-        let answer: Value = response
-            .json()
-            .await
-            .context("answer of the running serve")?;
-        if ok {
-            return Ok(answer);
+    let started = Instant::now();
+    loop {
+        if config.log.kafka.is_none()
+            && tokio::net::UnixStream::connect(dir.join(SOCKET))
+                .await
+                .is_ok()
+        {
+            return ask(&dir.join(SOCKET), &command).await;
         }
-        bail!(
-            "{}",
-            answer["error"]
-                .as_str()
-                .unwrap_or("the running serve refused it")
-        );
+        let (config, dir, own) = (config.clone(), dir.to_owned(), command.clone());
+        match tokio::task::spawn_blocking(move || alone(&config, &dir, own)).await? {
+            // A serve that is starting has the log before it has the socket.
+            Err(error) if is_locked(&error) && started.elapsed() < STARTING => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            done => return done,
+        }
     }
-    let (config, dir) = (config.clone(), dir.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let log = pipeline::open_log(&config, &dir)?;
-        let registry = pipeline::open_registry(&config, &dir, &log)?;
-        let clock = Arc::new(driftline_schemas::clock::SystemClock);
-        execute(
-            &Scope {
-                log,
-                registry,
-                clock,
-            },
-            command,
-        )
-    })
-    .await?
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LogError::Locked { .. }))
+}
+
+/// Executes a command in this process, which has the log to itself or shares a broker.
+fn alone(config: &Config, dir: &Path, command: Command) -> anyhow::Result<Value> {
+    let log = pipeline::open_log(config, dir)?;
+    let registry = pipeline::open_registry(config, dir, &log)?;
+    let clock = Arc::new(driftline_schemas::clock::SystemClock);
+    let scope = Scope {
+        log,
+        registry,
+        clock,
+    };
+    execute(&scope, command)
+}
+
+/// Has the running serve execute a command.
+async fn ask(socket: &Path, command: &Command) -> anyhow::Result<Value> {
+    let client = reqwest::Client::builder()
+        .unix_socket(socket)
+        .timeout(TIMEOUT)
+        .build()?;
+    let response = client
+        .post("http://control/v1/control")
+        .json(command)
+        .send()
+        .await
+        .context("control socket of the running serve")?;
+    let ok = response.status().is_success();
+    let answer: Value = response
+        .json()
+        .await
+        .context("answer of the running serve")?;
+    if ok {
+        return Ok(answer);
+    }
+    bail!(
+        "{}",
+        answer["error"]
+            .as_str()
+            .unwrap_or("the running serve refused it")
+    );
 }
 
 /// Serves commands and metrics on the data folder's socket until `shutdown` completes.
@@ -199,6 +241,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("control socket {}", path.display()))?;
     let router = Router::new()
         .route("/v1/control", post(control))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route("/metrics", get(move || async move { metrics.text() }))
         .with_state(scope);
     let served = axum::serve(listener, router)

@@ -8,11 +8,9 @@
 //!
 //! - here: the course of a demo
 //! - [`bundle`]: the model of the simulated boilers, packed from a simulated past
-//! - [`receiver`]: takes webhooks and checks their signatures
 //! - [`verdict`]: what was injected against what was found
 
 pub(crate) mod bundle;
-mod receiver;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +22,7 @@ use anyhow::{Context as _, bail};
 use driftline_alerting::config::Route;
 use driftline_emitter::device::Runtime;
 use driftline_emitter::uplink::http::{HttpUplink, agent};
-use driftline_processors::lake::Lake;
+use driftline_lake::Lake;
 use driftline_queries::{Format, Session, answer};
 use driftline_schemas::clock::{Clock, DAY_US, HOUR_US, MINUTE_US};
 use driftline_schemas::units::Span;
@@ -34,7 +32,7 @@ use crate::config::{Config, LogConfig};
 use crate::control::{self, Command, Scope};
 use crate::output::OutputFormat;
 use crate::pipeline::{self, Pipeline};
-use receiver::Receiver;
+use crate::receiver::Receiver;
 use verdict::{Rows, Summary};
 
 /// When the simulated present begins: Monday, 2026-01-05, midnight UTC.

@@ -1,6 +1,8 @@
-//! `driftline device add|list|revoke`.
+//! `driftline device add|import|list|revoke`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use driftline_schemas::source::{Link, Origin, Role};
 use driftline_schemas::units::Span;
@@ -14,6 +16,13 @@ use crate::output::{self, OutputFormat};
 pub(crate) enum DeviceCommand {
     /// Adds a device and prints its token, once.
     Add(AddArgs),
+    /// Adds the devices of a file and prints their tokens, once: a JSON object per line, with `device`
+    /// and any of `tenant`, `role`, `model`, `version`, `variant`, `hardware`, `firmware`, `region`,
+    /// `site`, `link`, `cadence_s`. All of them are added, or none when one is refused.
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
     /// Lists devices.
     List {
         /// Of one tenant only.
@@ -123,6 +132,9 @@ pub(crate) async fn run(
     format: OutputFormat,
 ) -> anyhow::Result<()> {
     let command = match command {
+        DeviceCommand::Import { file } => Command::DevicesAdd {
+            origins: read_devices(&file)?,
+        },
         DeviceCommand::Add(args) => Command::DeviceAdd {
             origin: args.origin(),
         },
@@ -131,4 +143,20 @@ pub(crate) async fn run(
     };
     let answer = control::send(config, dir, command).await?;
     output::write(&answer, format)
+}
+
+fn read_devices(file: &Path) -> anyhow::Result<Vec<Origin>> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(at, line)| {
+            let wrong = || format!("{}, line {}", file.display(), at + 1);
+            let mut origin: serde_json::Value = serde_json::from_str(line).with_context(wrong)?;
+            if let Some(fields) = origin.as_object_mut() {
+                fields.entry("tenant").or_insert_with(|| "default".into());
+            }
+            serde_json::from_value(origin).with_context(wrong)
+        })
+        .collect()
 }

@@ -7,16 +7,20 @@ mod control;
 mod demo;
 mod device;
 mod files;
+mod health;
 mod metrics;
 mod model;
 mod output;
 mod performance;
 mod pipeline;
+mod receiver;
 mod replay;
 mod serve;
 mod simulate;
 mod sql;
+mod stores;
 mod telemetry;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,6 +70,9 @@ enum Command {
         /// Roles to run in place of the configured ones.
         #[arg(long, value_enum, value_delimiter = ',')]
         role: Vec<Role>,
+        /// Name of this process in place of the configured one.
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
@@ -85,6 +92,16 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Sends telemetry of an estate that the seed makes.
     Simulate(simulate::SimulateArgs),
+    /// Shows and makes the topics on a Kafka cluster.
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
+    /// Takes webhooks and shows what came.
+    Receive(receiver::ReceiveArgs),
+    /// Asks an address such as http://127.0.0.1:9464/readyz; exit code 0 when it says yes.
+    Ready {
+        /// The address.
+        url: String,
+    },
     /// Checks and shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -124,11 +141,20 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(cli, config)) {
         Ok(code) => code,
+        // Whoever read the answer has seen enough of it, as `head` does.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("driftline: {error:#}");
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
@@ -146,6 +172,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         },
     };
     let _exporters = telemetry::init(&telemetry, cli.quiet)?;
+    stores::register();
     match cli.command {
         Command::Demo(args) => {
             let format = cli.format.unwrap_or(OutputFormat::Table);
@@ -156,7 +183,11 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
                 ExitCode::from(FAILED)
             });
         }
-        Command::Serve { role } => serve::run(config, &dir, role).await?,
+        Command::Serve { role, instance } => {
+            let mut config = config;
+            config.instance = instance.or(config.instance);
+            serve::run(config, &dir, role).await?;
+        }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
         Command::Compare(args) => {
             let compare = || compare::run(&args, format, cli.quiet);
@@ -172,7 +203,10 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
-        Command::Simulate(args) => simulate::run(args, format, cli.quiet).await?,
+        Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,
+        Command::Topics(command) => return topics::run(&config, command, format).await,
+        Command::Receive(args) => receiver::run(args).await?,
+        Command::Ready { url } => health::ask(&url).await?,
         Command::Config(command) => show_config(&config, &command, cli.config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

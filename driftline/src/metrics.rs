@@ -8,8 +8,11 @@
 //! | `driftline_stage_outputs_total{stage}` | records put out |
 //! | `driftline_stage_failures_total{stage}` | failures that were tried again |
 //! | `driftline_stage_partitions{stage}` | partitions held |
+//! | `driftline_stage_rebalances_total{stage}` | times that partitions came or went |
+//! | `driftline_stage_lag{stage}` | offsets of all partitions of the stage that are not committed yet |
 //! | `driftline_stage_step_seconds{stage}` | time to decide a step |
 //! | `driftline_stage_commit_seconds{stage}` | time to commit a step |
+//! | `driftline_alert_open{tenant,model,kind,scope}` | 1 for each alert that is open |
 //! | `driftline_webhook_attempts_total`, `_delivered_total`, `_given_up_total` | webhooks |
 
 use std::sync::atomic::Ordering;
@@ -17,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use driftline_alerting::sender::DeliveryCounters;
+use driftline_alerting::stage::OpenAlerts;
 use driftline_log::Committed;
 use driftline_log::runner::RunObserver;
 use opentelemetry::KeyValue;
@@ -46,9 +50,12 @@ pub(crate) struct Metrics {
     outputs: Family<StageLabel, Counter>,
     failures: Family<StageLabel, Counter>,
     partitions: Family<StageLabel, Gauge>,
+    rebalances: Family<StageLabel, Counter>,
+    lag: Family<StageLabel, Gauge>,
     step_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     commit_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     deliveries: OnceLock<Arc<DeliveryCounters>>,
+    open: OnceLock<OpenAlerts>,
 }
 
 impl Default for Metrics {
@@ -59,6 +66,7 @@ impl Default for Metrics {
         let (records, bytes, steps) = (Family::default(), Family::default(), Family::default());
         let (outputs, failures, partitions) =
             (Family::default(), Family::default(), Family::default());
+        let (rebalances, lag) = (Family::default(), Family::default());
         let stage = registry.sub_registry_with_prefix("driftline_stage");
         stage.register("records", "records taken in", Family::clone(&records));
         stage.register("bytes", "bytes of records taken in", Family::clone(&bytes));
@@ -70,6 +78,16 @@ impl Default for Metrics {
             Family::clone(&failures),
         );
         stage.register("partitions", "partitions held", Family::clone(&partitions));
+        stage.register(
+            "rebalances",
+            "times that partitions came or went",
+            Family::clone(&rebalances),
+        );
+        stage.register(
+            "lag",
+            "offsets that the stage has not committed yet",
+            Family::clone(&lag),
+        );
         stage.register(
             "step_seconds",
             "time to decide a step",
@@ -88,9 +106,12 @@ impl Default for Metrics {
             outputs,
             failures,
             partitions,
+            rebalances,
+            lag,
             step_seconds,
             commit_seconds,
             deliveries: OnceLock::new(),
+            open: OnceLock::new(),
         }
     }
 }
@@ -101,10 +122,17 @@ impl Metrics {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Makes the webhooks' counters known.
-    pub(crate) fn deliveries(&self, counters: Arc<DeliveryCounters>) {
-        // Alerting is started once per process; a second one would bring the same counters.
+    /// Says how far a stage is behind.
+    pub(crate) fn behind(&self, stage: &str, offsets: u64) {
+        let gauge = self.lag.get_or_create(&label(stage)).clone();
+        gauge.set(i64::try_from(offsets).unwrap_or(i64::MAX));
+    }
+
+    /// Makes the webhooks' counters and the open alerts known.
+    pub(crate) fn alerting(&self, counters: Arc<DeliveryCounters>, open: OpenAlerts) {
+        // Alerting is started once per process; a second one would bring the same.
         let _ = self.deliveries.set(counters);
+        let _ = self.open.set(open);
     }
 
     /// All metrics in the text format of OpenMetrics.
@@ -127,9 +155,25 @@ impl Metrics {
                 ));
             }
         }
+        if let Some(open) = self.open.get() {
+            text.push_str("# TYPE driftline_alert_open gauge\n");
+            for [tenant, model, kind, scope] in open.now().iter().map(|about| about.each_ref()) {
+                let [tenant, model, scope] = [tenant, model, scope].map(|text| escaped(text));
+                text.push_str(&format!(
+                    "driftline_alert_open{{tenant=\"{tenant}\",model=\"{model}\",kind=\"{kind}\",scope=\"{scope}\"}} 1\n"
+                ));
+            }
+        }
         text.push_str("# EOF\n");
         text
     }
+}
+
+/// A label's value as the text format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// Counts what happens in the loops, here and through OpenTelemetry.
@@ -169,6 +213,7 @@ impl RunObserver for LogObserver {
     fn holding(&self, stage: &str, partitions: usize) {
         let gauge = self.metrics.partitions.get_or_create(&label(stage)).clone();
         gauge.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+        self.metrics.rebalances.get_or_create(&label(stage)).inc();
     }
 
     fn stepped(&self, stage: &str, records: usize, bytes: usize, took: Duration) {

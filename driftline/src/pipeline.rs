@@ -10,16 +10,16 @@ use anyhow::Context as _;
 use driftline_alerting::AlertingStage;
 use driftline_alerting::sender::HttpSender;
 use driftline_ingest::Gateway;
+use driftline_lake::Lake;
 use driftline_log::embedded::{EmbeddedLog, EmbeddedOptions};
-use driftline_log::kafka::{KafkaLog, KafkaOptions};
+use driftline_log::kafka::KafkaLog;
 use driftline_log::registry::{FolderStore, Registry};
 use driftline_log::runner::{RunError, Runner, Shutdown, Stage};
-use driftline_log::{Cleanup, Log, StageSpec, TopicSpec};
+use driftline_log::{Cleanup, Log, ReadLimits, StageSpec, TopicSpec};
 use driftline_processors::archive::{ArchiveStage, ArchiveStats};
 use driftline_processors::bundles::Bundles;
 use driftline_processors::detect::{DetectStage, DetectStats};
 use driftline_processors::labels::{LabelsStage, LabelsStats};
-use driftline_processors::lake::Lake;
 use driftline_processors::profile::{ProfileStage, ProfileStats};
 use driftline_processors::vitals::VitalsStage;
 use driftline_schemas::clock::Clock;
@@ -36,11 +36,7 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) fn open_log(config: &Config, dir: &Path) -> anyhow::Result<Arc<dyn Log>> {
     let log: Arc<dyn Log> = match &config.log.kafka {
         Some(brokers) => {
-            let options = KafkaOptions {
-                prefix: config.log.prefix.clone(),
-                settings: config.log.settings.clone(),
-                ..KafkaOptions::new(brokers)
-            };
+            let options = config.log.kafka_options(brokers)?;
             Arc::new(KafkaLog::open(options).with_context(|| format!("log at {brokers}"))?)
         }
         None => {
@@ -81,6 +77,44 @@ pub(crate) fn open_registry(
 ) -> anyhow::Result<Arc<Registry>> {
     let store = FolderStore::new(config.bundles(dir));
     Ok(Arc::new(Registry::open(Arc::clone(log), Arc::new(store))?))
+}
+
+/// How many offsets each stage that runs here has not committed yet, over all its partitions: those
+/// of other processes too. Told to the metrics.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(crate) fn measure_lag(
+    log: &dyn Log,
+    stages: &[StageSpec],
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    for spec in stages {
+        let mut behind = 0;
+        for input in &spec.inputs {
+            for partition in 0..log.partitions(input)? {
+                let (first, end) = log.range(input, partition)?;
+                let next = log
+                    .committed(&spec.name, input, partition)?
+                    .unwrap_or(first);
+                if next < end && holds_more(log, input, partition, next)? {
+                    behind += end - next;
+                }
+            }
+        }
+        metrics.behind(&spec.name, behind);
+    }
+    Ok(())
+}
+
+/// Whether any record follows. On Kafka the end lies beyond the marks that end transactions, which no
+/// stage reads or commits past.
+fn holds_more(log: &dyn Log, topic: &str, partition: u32, from: u64) -> anyhow::Result<bool> {
+    let one = ReadLimits {
+        max_records: 1,
+        ..ReadLimits::default()
+    };
+    Ok(!log.read(topic, partition, from, one)?.records.is_empty())
 }
 
 type StageThread = JoinHandle<Result<(), RunError>>;
@@ -223,12 +257,14 @@ impl Pipeline {
         }
         if config.runs(Role::Alerting) {
             let sender = HttpSender::new(&config.alerting, tokio::runtime::Handle::current())?;
-            self.metrics.deliveries(sender.counters());
+            let counters = sender.counters();
             let stage = AlertingStage::new(config.alerting.clone(), Box::new(sender));
+            self.metrics.alerting(counters, stage.open());
             stages.push((AlertingStage::spec(), Box::new(stage)));
         }
+        let instance = config.instance();
         for (mut spec, stage) in stages {
-            if let Some(instance) = &config.instance {
+            if let Some(instance) = &instance {
                 spec = spec.with_instance(instance.as_str());
             }
             self.stages.push(spec.clone());
@@ -274,7 +310,7 @@ impl Pipeline {
                         .log
                         .committed(&spec.name, input, partition)?
                         .unwrap_or(0);
-                    if next < end {
+                    if next < end && holds_more(&*self.log, input, partition, next)? {
                         let name = &spec.name;
                         return Ok(Some(format!(
                             "{name} at {next} of {end} of {input}/{partition}"

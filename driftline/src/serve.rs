@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -9,10 +10,13 @@ use driftline_schemas::clock::{Clock, SystemClock};
 
 use crate::config::{Config, Role};
 use crate::control::{self, Scope};
+use crate::health;
 use crate::pipeline::{self, Pipeline};
 
 /// How often it is checked that all roles still run.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked how far the stages are behind.
+const LAG_EVERY: Duration = Duration::from_secs(10);
 /// How often what all stages have read leaves the log.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 
@@ -26,36 +30,51 @@ pub(crate) async fn run(mut config: Config, dir: &Path, roles: Vec<Role>) -> any
         config.check()?;
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let listener = match config.telemetry.listen {
+        Some(address) => Some(health::bind(address).await?),
+        None => None,
+    };
     let log = {
         let (config, dir) = (config.clone(), dir.to_owned());
         tokio::task::spawn_blocking(move || pipeline::open_log(&config, &dir)).await??
     };
     let pipeline = Pipeline::start(&config, dir, Arc::clone(&log), Arc::clone(&clock)).await?;
     let (stop, _) = tokio::sync::watch::channel(false);
-    let control = config.log.kafka.is_none().then(|| {
+    let stopped = || {
+        let mut stop = stop.subscribe();
+        async move {
+            // A sender that was dropped asks as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    };
+    let mut servers = Vec::new();
+    if config.log.kafka.is_none() {
         let scope = Scope {
             log: Arc::clone(&log),
             registry: Arc::clone(&pipeline.registry),
             clock: Arc::clone(&clock),
         };
-        let (metrics, dir, mut stopped) = (
-            Arc::clone(&pipeline.metrics),
-            dir.to_owned(),
-            stop.subscribe(),
-        );
-        tokio::spawn(async move {
-            let shutdown = async move {
-                // A sender that was dropped asks as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            control::serve(&dir, scope, metrics, shutdown).await
-        })
-    });
+        let (metrics, dir, stopped) = (Arc::clone(&pipeline.metrics), dir.to_owned(), stopped());
+        servers.push(tokio::spawn(async move {
+            control::serve(&dir, scope, metrics, stopped).await
+        }));
+    }
+    let ready = Arc::new(AtomicBool::new(true));
+    if let Some(listener) = listener {
+        let (metrics, ready) = (Arc::clone(&pipeline.metrics), Arc::clone(&ready));
+        servers.push(tokio::spawn(health::serve(
+            listener,
+            metrics,
+            ready,
+            stopped(),
+        )));
+    }
     let ended = wait(&pipeline, &log, &*clock).await;
+    ready.store(false, Ordering::SeqCst);
     stop.send_replace(true);
     let stopped = pipeline.stop().await;
-    if let Some(control) = control {
-        control.await??;
+    for server in servers {
+        server.await??;
     }
     stopped?;
     match ended? {
@@ -73,6 +92,8 @@ async fn wait(
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut check = tokio::time::interval(CHECK_EVERY);
     let mut trim = tokio::time::interval(TRIM_EVERY);
+    let mut lag = tokio::time::interval(LAG_EVERY);
+    lag.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => {
@@ -88,6 +109,16 @@ async fn wait(
                 if let Some(role) = pipeline.ended() {
                     return Ok(Some(role));
                 }
+            }
+            _ = lag.tick() => {
+                let (log, metrics) = (Arc::clone(log), Arc::clone(&pipeline.metrics));
+                let stages = pipeline.stages.clone();
+                // Not waited for: a broker that does not answer must not hold up the end.
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = pipeline::measure_lag(&*log, &stages, &metrics) {
+                        tracing::debug!(%error, "lag not measured");
+                    }
+                });
             }
             _ = trim.tick() => {
                 let (log, now_us) = (Arc::clone(log), clock.now_us());

@@ -1,24 +1,33 @@
 //! `driftline simulate`: telemetry of an estate that the seed makes, sent to a gateway that runs
 //! elsewhere.
 //!
-//! Simulated time begins in the past, so that the gateway's clock, which is the real one, does not
-//! see the future: the simulation ends now, or goes on at real speed from there.
+//! Simulated time begins in the past and ends now, so that the gateway's clock, which is the real one,
+//! does not see the future: devices send what they measured as a backlog. Each run has boots of its
+//! own, so that its rows are not taken for resends of another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use driftline_emitter::device::Runtime;
 use driftline_emitter::store;
 use driftline_emitter::uplink::http::{HttpUplink, agent};
-use driftline_schemas::clock::{Clock as _, SystemClock};
+use driftline_schemas::clock::{Clock, SystemClock};
 use driftline_schemas::units::Span;
 use driftline_simulator::{Drive, Estate, EstateConfig, Fault, PacedClock};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::config::Config;
+use crate::control::{self, Command};
 use crate::demo::bundle;
 use crate::output::{self, OutputFormat};
+
+/// How long the gateway may take to know devices that were just registered; it looks every second.
+const KNOWN_MAX: Duration = Duration::from_secs(30);
+/// How often it is asked.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Arguments of `driftline simulate`.
 #[derive(Debug, clap::Args)]
@@ -42,8 +51,12 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     to: String,
     /// File with one `device token` per line, as --write-devices and `device add` give them.
-    #[arg(long, value_name = "FILE", required_unless_present = "prepare")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["prepare", "register"])]
     tokens_file: Option<PathBuf>,
+    /// Register the estate first, as `model register` and `device add` would, and keep its bundle and
+    /// tokens in a folder; what the folder has from an earlier time is used again.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tokens_file", "prepare"])]
+    register: Option<PathBuf>,
     /// Send nothing: write the bundle, and a script that registers it and all devices, to a folder.
     #[arg(long, value_name = "DIR")]
     prepare: Option<PathBuf>,
@@ -54,19 +67,96 @@ pub(crate) struct SimulateArgs {
 /// # Errors
 /// When the gateway refuses, or a file cannot be read or written.
 pub(crate) async fn run(
-    args: SimulateArgs,
+    config: &Config,
+    dir: &Path,
+    mut args: SimulateArgs,
     format: OutputFormat,
     quiet: bool,
 ) -> anyhow::Result<()> {
+    if let Some(folder) = args.register.clone() {
+        args.tokens_file = Some(register(config, dir, &args, &folder).await?);
+    }
     tokio::task::block_in_place(|| simulate(&args, format, quiet))
 }
 
-fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
-    let estate = Estate::new(EstateConfig {
+/// Registers the estate, as far as the folder does not say that it was; gives the file of tokens.
+async fn register(
+    config: &Config,
+    dir: &Path,
+    args: &SimulateArgs,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
+    let estate = estate(args);
+    let (bundle, tokens) = (folder.join("bundle"), folder.join("tokens.txt"));
+    if !tokens.exists() {
+        std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
+        let start_us = SystemClock.now_us() - args.length.us();
+        bundle::make(&estate, start_us, &bundle)?;
+        let register = Command::ModelRegister {
+            tenant: args.tenant.clone(),
+            path: bundle.canonicalize()?,
+        };
+        control::send(config, dir, register).await?;
+        let origins = estate.units.iter().map(|unit| unit.origin.clone());
+        let add = Command::DevicesAdd {
+            origins: origins.collect(),
+        };
+        let answers = control::send(config, dir, add).await?;
+        let answers = answers.as_array().map_or(&[][..], Vec::as_slice);
+        let mut text = String::new();
+        for answer in answers {
+            let part = |name: &str| answer[name].as_str().unwrap_or_default();
+            text.push_str(&format!("{} {}\n", part("device"), part("token")));
+        }
+        // Whole or not at all: a file with some of the tokens would be used the next time.
+        let beside = folder.join(".tokens.new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, &tokens)?;
+        if let Some(token) = answers.last().and_then(|answer| answer["token"].as_str()) {
+            until_known(&args.to, token).await?;
+        }
+        eprintln!(
+            "registered: {} devices of tenant {}",
+            estate.units.len(),
+            args.tenant
+        );
+    }
+    Ok(tokens)
+}
+
+/// Waits until the gateway has read the registry up to the device that was added last.
+async fn until_known(gateway: &str, token: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().timeout(KNOWN_MAX).build()?;
+    let url = format!("{}/v1/frames", gateway.trim_end_matches('/'));
+    let asked = async {
+        let mut every = tokio::time::interval(ASK_AGAIN);
+        loop {
+            every.tick().await;
+            // Nothing in it, so nothing is written whatever the answer.
+            let request = client.post(&url).bearer_auth(token).send().await?;
+            if request.status() != reqwest::StatusCode::UNAUTHORIZED {
+                return Ok(());
+            }
+        }
+    };
+    match tokio::time::timeout(KNOWN_MAX, asked).await {
+        Ok(asked) => asked,
+        Err(_) => bail!(
+            "{gateway} does not know the devices that were registered: check that it reads the same log"
+        ),
+    }
+}
+
+fn estate(args: &SimulateArgs) -> Estate {
+    Estate::new(EstateConfig {
         seed: args.seed,
         tenant: args.tenant.clone(),
         ..EstateConfig::default()
-    });
+    })
+}
+
+fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::Result<()> {
+    let estate = estate(args);
     let now_us = SystemClock.now_us();
     let start_us = now_us - args.length.us();
     if let Some(folder) = &args.prepare {
@@ -94,10 +184,17 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
         );
     }
     let work = tempfile::tempdir()?;
-    bundle::make(&estate, start_us, work.path())?;
-    let runtime = Runtime::load(Arc::new(store::load(work.path())?))?;
+    let bundle = match &args.register {
+        Some(folder) => folder.join("bundle"),
+        None => {
+            bundle::make(&estate, start_us, work.path())?;
+            work.path().to_owned()
+        }
+    };
+    let runtime = Runtime::load(Arc::new(store::load(&bundle)?))?;
     let clock = Arc::new(PacedClock::new(start_us, args.speed));
     let agent = agent();
+    let sends_at: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut drive = Drive::new(
         &estate,
         &runtime,
@@ -110,7 +207,8 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
                 .unwrap_or_default();
             Box::new(HttpUplink::sharing(&agent, &args.to, token))
         },
-    );
+    )
+    .as_backlog(&sends_at, rand::random());
     let bar = match quiet {
         true => ProgressBar::hidden(),
         // Hidden as well where standard error is no terminal.
@@ -130,7 +228,7 @@ fn simulate(args: &SimulateArgs, format: OutputFormat, quiet: bool) -> anyhow::R
 }
 
 /// Writes what a pipeline needs to know of the estate before it sends.
-fn prepare(estate: &Estate, start_us: i64, folder: &std::path::Path) -> anyhow::Result<()> {
+fn prepare(estate: &Estate, start_us: i64, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
     bundle::make(estate, start_us, &folder.join("bundle"))?;
     let tenant = &estate.config.tenant;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use driftline_processors::lake::Lake;
+use driftline_lake::Lake;
 use driftline_queries::{Format, Session, answer};
 
 use crate::config::Config;

@@ -1,11 +1,11 @@
 //! Logs to standard error; traces and metrics to an OpenTelemetry collector where one is configured.
 
 use anyhow::Context as _;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{SpanId, TraceId, TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -73,6 +73,20 @@ pub(crate) fn init(config: &TelemetryConfig, quiet: bool) -> anyhow::Result<Expo
     Ok(exporters)
 }
 
+/// Random identities, but for spans whose identity is known to others.
+#[derive(Debug, Default)]
+struct Ids(RandomIdGenerator);
+
+impl IdGenerator for Ids {
+    fn new_trace_id(&self) -> TraceId {
+        driftline_log::trace::next_ids().map_or_else(|| self.0.new_trace_id(), |(trace, _)| trace)
+    }
+
+    fn new_span_id(&self) -> SpanId {
+        driftline_log::trace::next_ids().map_or_else(|| self.0.new_span_id(), |(_, span)| span)
+    }
+}
+
 fn connect(endpoint: &str) -> anyhow::Result<Exporters> {
     let base = endpoint.trim_end_matches('/');
     let resource = Resource::builder()
@@ -95,6 +109,7 @@ fn connect(endpoint: &str) -> anyhow::Result<Exporters> {
         .with_context(wrong)?;
     let traces = SdkTracerProvider::builder()
         .with_batch_exporter(spans)
+        .with_id_generator(Ids::default())
         .with_resource(resource.clone())
         .build();
     let metrics = SdkMeterProvider::builder()
@@ -102,6 +117,8 @@ fn connect(endpoint: &str) -> anyhow::Result<Exporters> {
         .with_resource(resource)
         .build();
     opentelemetry::global::set_meter_provider(metrics.clone());
+    opentelemetry::global::set_tracer_provider(traces.clone());
+    driftline_log::trace::enable();
     Ok(Exporters {
         traces: Some(traces),
         metrics: Some(metrics),

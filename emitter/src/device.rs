@@ -22,39 +22,46 @@
 //!
 //! # Layout of this module
 //!
-//! - here: [`Runtime`], [`Device`], [`DeviceConfig`]
+//! - here: [`Device`]
 //! - [`backoff`]: when to try again
+//! - [`config`]: [`DeviceConfig`], what makes one device differ from another
 //! - [`journal`]: the spool on a disk
 //! - [`open`]: frames and profiles that still take rows
+//! - [`runtime`]: [`Runtime`], what all devices with one bundle share
 //! - [`spool`]: frames that wait for their acknowledgement
+//! - [`stats`]: [`Stats`], what a device counts
 
 pub mod backoff;
+pub mod config;
 pub mod journal;
 mod open;
+pub mod runtime;
 pub mod spool;
+pub mod stats;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use driftline_schemas::bundle::{Bundle, Task};
-use driftline_schemas::clock::MINUTE_US;
+use driftline_schemas::bundle::Task;
 use driftline_schemas::frame::{FrameError, Overrides};
 use driftline_schemas::limits::FRAME_ROWS_MAX;
 use driftline_schemas::profile::ProfileError;
-use driftline_schemas::rows::{Kind, RowSchema};
+use driftline_schemas::rows::Kind;
 use driftline_schemas::source::{Origin, inference_id};
 
-use crate::features::{Batch, Encoders, RowWidth, Value};
-use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_ROWS_DEFAULT, REQUEST_BYTES_DEFAULT, SPOOL_BYTES_DEFAULT,
-};
-use crate::model::{Model, ModelError, Predictions};
+use crate::features::{Batch, RowWidth, Value};
+use crate::limits::FRAME_BYTES_MAX;
+use crate::model::{ModelError, Predictions};
 use crate::uplink::Reply;
 use backoff::Backoff;
+use config::overrides;
+pub use config::{DeviceConfig, Latency, Reporting};
 use journal::{Journal, JournalError, NoJournal};
 use open::Open;
+pub use runtime::Runtime;
 use spool::Spool;
 pub use spool::{Pending, Refusal, Request};
+pub use stats::Stats;
 
 /// Why a device could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -84,185 +91,6 @@ pub enum DeviceError {
         /// What is wrong.
         problem: &'static str,
     },
-}
-
-/// What all devices with one bundle share: the model, compiled, and the columns of its rows.
-#[derive(Debug)]
-pub struct Runtime {
-    bundle: Arc<Bundle>,
-    model: Model,
-    encoders: Encoders,
-    health: Arc<RowSchema>,
-    events: Arc<RowSchema>,
-    /// Most bytes of a row without its texts, by the kind's code.
-    row_bytes: [usize; open::KINDS],
-}
-
-impl Runtime {
-    /// Compiles a bundle's model.
-    ///
-    /// # Errors
-    /// [`ModelError`] when the model cannot be used or does not fit the manifest.
-    pub fn load(bundle: Arc<Bundle>) -> Result<Arc<Self>, ModelError> {
-        let onnx = bundle
-            .file(driftline_schemas::bundle::MODEL_FILE)
-            .unwrap_or_default();
-        let model = Model::load(onnx, &bundle.manifest)?;
-        let mut runtime = Self {
-            encoders: Encoders::new(&bundle.manifest),
-            model,
-            bundle,
-            health: Arc::new(RowSchema::health()),
-            events: Arc::new(RowSchema::events()),
-            row_bytes: [1; open::KINDS],
-        };
-        for kind in ROW_KINDS {
-            runtime.row_bytes[kind as usize] = open::row_bytes(runtime.schema(kind));
-        }
-        Ok(Arc::new(runtime))
-    }
-
-    /// Most bytes of a row of a kind, without its texts.
-    fn row_bytes(&self, kind: Kind) -> usize {
-        self.row_bytes[kind as usize]
-    }
-
-    /// The bundle.
-    pub fn bundle(&self) -> &Arc<Bundle> {
-        &self.bundle
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-
-    /// The coders of features, extra signals and truth.
-    pub fn encoders(&self) -> &Encoders {
-        &self.encoders
-    }
-
-    /// A batch without rows.
-    pub fn batch(&self) -> Batch {
-        Batch::new(&self.encoders)
-    }
-
-    /// Columns of a kind of rows; those of inferences for [`Kind::Profiles`].
-    pub fn schema(&self, kind: Kind) -> &Arc<RowSchema> {
-        match kind {
-            Kind::Inferences | Kind::Profiles => &self.bundle.inferences,
-            Kind::Outcomes => &self.bundle.outcomes,
-            Kind::Health => &self.health,
-            Kind::Events => &self.events,
-        }
-    }
-}
-
-/// Kinds that are rows, in the order in which open frames are sealed: an event explains the rows
-/// behind it.
-const ROW_KINDS: [Kind; 4] = [Kind::Events, Kind::Inferences, Kind::Outcomes, Kind::Health];
-
-/// Where the latency in the rows comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Latency {
-    /// Measured: time of a batch divided by its rows.
-    Measured,
-    /// Given, microseconds, so that a simulation repeats to the byte.
-    Fixed(i32),
-    /// Not reported.
-    None,
-}
-
-/// What a device sends of its inferences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reporting {
-    /// Every row.
-    Rows,
-    /// One profile per pane of this length in microseconds, in place of the rows. There are no
-    /// identities then, and no outcomes.
-    Profiles {
-        /// Length of a pane, above 0.
-        pane_us: i64,
-    },
-}
-
-impl Reporting {
-    /// Profiles of the default pane, one minute.
-    pub const PROFILES: Self = Self::Profiles { pane_us: MINUTE_US };
-}
-
-/// What makes one device differ from another.
-#[derive(Debug, Clone)]
-pub struct DeviceConfig {
-    /// Identity and attributes; model, version and variant are filled in from the bundle.
-    pub origin: Origin,
-    /// What the gateway's registry knows of the device; only what differs is sent. `None`: every
-    /// attribute that has a value is sent.
-    pub declared: Option<Origin>,
-    /// Random number of this boot.
-    pub boot: u64,
-    /// Times are microseconds since boot: the device has no clock.
-    pub without_clock: bool,
-    /// Bytes of frames and rows kept until acknowledged; see the module on what happens there.
-    pub spool_bytes_max: usize,
-    /// Rows of a frame, at which it is sealed.
-    pub frame_rows_max: usize,
-    /// Bytes of a request's body, unless one frame alone is larger.
-    pub request_bytes_max: usize,
-    /// Where the latency comes from.
-    pub latency: Latency,
-    /// What is sent of inferences.
-    pub reporting: Reporting,
-}
-
-impl DeviceConfig {
-    /// A device with the default limits.
-    pub fn new(origin: Origin, boot: u64) -> Self {
-        Self {
-            origin,
-            declared: None,
-            boot,
-            without_clock: false,
-            spool_bytes_max: SPOOL_BYTES_DEFAULT,
-            frame_rows_max: FRAME_ROWS_DEFAULT,
-            request_bytes_max: REQUEST_BYTES_DEFAULT,
-            latency: Latency::Measured,
-            reporting: Reporting::Rows,
-        }
-    }
-}
-
-/// What a device has counted since it booted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Stats {
-    /// Inferences made, whether their telemetry was kept or not.
-    pub inferences: u64,
-    /// Rows of any kind that were taken for sending.
-    pub rows_taken: u64,
-    /// Rows of any kind that found the spool full.
-    pub rows_refused: u64,
-    /// Frames put into the spool.
-    pub frames_sealed: u64,
-    /// Rows of acknowledged frames, those that went to the dead letters included.
-    pub rows_acknowledged: u64,
-    /// Rows that the gateway said went to the dead letters.
-    pub rows_rejected: u64,
-    /// Inference rows among them.
-    pub inferences_acknowledged: u64,
-    /// Outcomes among them.
-    pub outcomes_acknowledged: u64,
-    /// Frames that the gateway acknowledged.
-    pub frames_acknowledged: u64,
-    /// Frames that the gateway refused for good.
-    pub frames_refused: u64,
-    /// Rows of those frames.
-    pub rows_of_refused_frames: u64,
-    /// Requests made.
-    pub requests: u64,
-    /// Requests that were to be made again.
-    pub retries: u64,
-    /// Bytes of the requests' bodies, resends included.
-    pub bytes_sent: u64,
 }
 
 /// Rows that were inferred.
@@ -737,39 +565,6 @@ impl Device {
     /// nothing waits or one is under way.
     pub fn due_us(&self) -> Option<i64> {
         self.spool.has_next().then(|| self.backoff.due_us())
-    }
-}
-
-/// What is sent of an origin when the gateway already knows another.
-fn overrides(mine: &Origin, declared: Option<&Origin>) -> Overrides {
-    let nothing = Origin {
-        tenant: Arc::clone(&mine.tenant),
-        device: Arc::clone(&mine.device),
-        role: Default::default(),
-        model: "".into(),
-        version: "".into(),
-        variant: "".into(),
-        hardware: "".into(),
-        firmware: "".into(),
-        region: "".into(),
-        site: "".into(),
-        link: Default::default(),
-        cadence_s: 0,
-    };
-    let known = declared.unwrap_or(&nothing);
-    let text = |mine: &Arc<str>, known: &Arc<str>| (mine != known).then(|| Arc::clone(mine));
-    Overrides {
-        device: text(&mine.device, &known.device),
-        model: text(&mine.model, &known.model),
-        version: text(&mine.version, &known.version),
-        variant: text(&mine.variant, &known.variant),
-        hardware: text(&mine.hardware, &known.hardware),
-        firmware: text(&mine.firmware, &known.firmware),
-        region: text(&mine.region, &known.region),
-        site: text(&mine.site, &known.site),
-        link: (mine.link != known.link).then_some(mine.link),
-        role: (mine.role != known.role).then_some(mine.role),
-        cadence_s: (mine.cadence_s != known.cadence_s).then_some(mine.cadence_s),
     }
 }
 

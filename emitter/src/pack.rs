@@ -21,6 +21,7 @@ pub mod table;
 
 use std::collections::BTreeMap;
 
+pub use driftline_drift::calibrate::Unlearned;
 use driftline_schemas::bundle::{
     Bundle, BundleError, CALIBRATION_FILE, DIGEST_FILE, Digest, Feature, FeatureType,
     MANIFEST_FILE, MANIFEST_FORMAT, MODEL_FILE, Manifest, ManifestError, OutputSpec,
@@ -143,6 +144,8 @@ pub struct PackInput<'a> {
     pub tenant: String,
     /// Bins of a numeric signal.
     pub bins: usize,
+    /// What is assumed of rows whose devices or times are not told.
+    pub unlearned: Unlearned,
     /// Bundle whose types and edges unchanged features keep.
     pub edges_from: Option<&'a Bundle>,
     /// The present, for the SBOM, microseconds.

@@ -8,7 +8,7 @@ use driftline_schemas::rows::Values;
 use driftline_schemas::source::Origin;
 
 use crate::device::{DeviceConfig, Latency, Runtime};
-use crate::pack::{BINS_DEFAULT, Data, Draft, PackInput, TENANT_DEFAULT, Table, pack};
+use crate::pack::{BINS_DEFAULT, Data, Draft, PackInput, TENANT_DEFAULT, Table, Unlearned, pack};
 
 /// Logistic regression over two numbers, as scikit-learn exports it.
 pub(crate) const THRESHOLD: &[u8] = include_bytes!("../fixtures/threshold.onnx");
@@ -54,6 +54,7 @@ pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
         made_from: "test".into(),
         tenant: TENANT_DEFAULT.into(),
         bins: BINS_DEFAULT,
+        unlearned: Unlearned::default(),
         edges_from: None,
         now_us: NOW_US,
     })

@@ -3,7 +3,7 @@
 mod support;
 
 use driftline_drift::calibrate::Calibration;
-use driftline_emitter::pack::{BINS_DEFAULT, Data, Draft, PackInput, Table, pack};
+use driftline_emitter::pack::{BINS_DEFAULT, Data, Draft, PackInput, Table, Unlearned, pack};
 use driftline_schemas::bundle::{Bundle, FeatureType, Task};
 use driftline_schemas::profile::reference::Season;
 
@@ -50,6 +50,7 @@ fn input<'a>(table: &'a Table, onnx: &'a [u8]) -> PackInput<'a> {
         made_from: "elec2.csv.gz rows 0..5000".into(),
         tenant: "default".into(),
         bins: BINS_DEFAULT,
+        unlearned: Unlearned::default(),
         edges_from: None,
         now_us: 1_700_000_000_000_000,
     }
@@ -122,46 +123,5 @@ fn edges_of_an_earlier_bundle_are_kept() {
     assert_ne!(
         fresh.reference.layout.digest(),
         old.reference.layout.digest()
-    );
-}
-
-/// Two million rows of eight features are packed in seconds; run with
-/// `cargo test -p driftline-emitter --test pack -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn two_million_rows() {
-    let onnx = std::fs::read(
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/threshold.onnx"),
-    )
-    .unwrap();
-    let rows = 2_000_000usize;
-    let mut table = Table::new(rows);
-    let mut draft = Draft::new("big", "1", Task::Classification);
-    for feature in 0..8usize {
-        let name = format!("x{feature}");
-        let numbers = (0..rows)
-            .map(|row| Some(((row * (feature + 7) * 2_654_435_761) % 65_536) as f64 / 100.0))
-            .collect();
-        table.add(&name, Data::Numbers(numbers)).unwrap();
-        match feature < 2 {
-            true => draft.features.push(name),
-            false => draft.signals.push(name),
-        }
-    }
-    table.device = Some(Data::Numbers(
-        (0..rows).map(|row| Some((row % 40) as f64)).collect(),
-    ));
-    table.times_us = Some((0..rows as i64).map(|row| row * 2_000_000).collect());
-    draft.classes = vec!["ok".into(), "hot".into()];
-    let started = std::time::Instant::now();
-    let packed = pack(&PackInput {
-        draft,
-        ..input(&table, &onnx)
-    })
-    .unwrap();
-    eprintln!(
-        "{rows} rows packed in {:?}; {:?}",
-        started.elapsed(),
-        packed.notes
     );
 }

@@ -284,6 +284,7 @@ async fn write(
             letters,
             bytes: admitted.bytes,
             permits: share.into_permits(),
+            span: driftline_log::trace::request(),
             done,
         };
         engine.queue.push(work).map_err(queue_problem)?;

@@ -20,8 +20,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use driftline_log::{Appender, LogError, Output};
+use driftline_log::{Appender, LogError, Output, trace};
 use driftline_schemas::clock::Clock;
+use opentelemetry::trace::SpanContext;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use batch::{Part, PartBody};
@@ -49,6 +50,8 @@ pub(crate) struct Work {
     pub(crate) bytes: u64,
     /// Its share of the bytes in flight; given back when the work is dropped.
     pub(crate) permits: Vec<OwnedSemaphorePermit>,
+    /// The request's span, where spans are exported.
+    pub(crate) span: Option<SpanContext>,
     /// Answered once the log has everything, or has refused it.
     pub(crate) done: oneshot::Sender<Result<(), Failure>>,
 }
@@ -170,12 +173,24 @@ impl Packer {
         let rows: usize = parts.iter().flatten().map(|part| part.rows).sum();
         let now_us = self.clock.now_us();
         let mut packed = batch::pack(parts, now_us);
+        let spans: Vec<trace::Pending> = packed
+            .outputs
+            .iter()
+            .zip(&packed.requests)
+            .filter_map(|(output, requests)| {
+                let spans = requests.iter().filter_map(|at| works[*at].span.clone());
+                trace::pending(output, spans)
+            })
+            .collect();
         for (work, failure) in works.iter_mut().zip(&packed.failures) {
             if failure.is_none() {
                 packed.outputs.append(&mut work.letters);
             }
         }
         let result = self.append(packed.outputs, rows);
+        if result.is_ok() {
+            spans.into_iter().for_each(trace::written);
+        }
         (self.on_append)(&result);
         for (work, failure) in works.into_iter().zip(packed.failures) {
             let answer = failure.map_or_else(|| result.clone(), Err);

@@ -48,7 +48,7 @@
 //!
 //! A member that is started again ends its former transaction at once, so readers go on. Its
 //! partitions come back when the group has noticed that the former member is gone, after
-//! [`SESSION_TIMEOUT`] at most.
+//! [`KafkaOptions::session_timeout`] at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,13 +66,14 @@ mod decide;
 mod events;
 mod member;
 mod offsets;
+pub mod plan;
 mod producer;
 mod reader;
 
 use client::Clients;
 
 /// How to reach the brokers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
     /// Brokers to start from, `host:port`, separated by commas.
     pub brokers: String,
@@ -81,6 +82,30 @@ pub struct KafkaOptions {
     /// Further librdkafka settings, for security above all. Settings that the guarantees rest on
     /// are refused.
     pub settings: BTreeMap<String, String>,
+    /// Time for one request to a broker. A commit that takes longer is in doubt.
+    pub request_timeout: Duration,
+    /// Without a heartbeat for this long a member is out of its group.
+    pub session_timeout: Duration,
+    /// After this time the broker aborts a transaction whose producer is gone.
+    pub transaction_timeout: Duration,
+    /// Copies of a partition that must have a record before it is acknowledged; `None`: 2 where there
+    /// are three copies or more, else 1.
+    pub min_insync_replicas: Option<u16>,
+    /// Takes every answer to a commit at its word, however late: for the test that shows what the
+    /// guard against stray requests is for.
+    #[doc(hidden)]
+    pub without_guard: bool,
+}
+
+/// Without the values of the settings, since passwords are among them.
+impl std::fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("prefix", &self.prefix)
+            .field("settings", &self.settings.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl KafkaOptions {
@@ -91,21 +116,27 @@ impl KafkaOptions {
             brokers: brokers.into(),
             prefix: "driftline.".to_owned(),
             settings: BTreeMap::new(),
+            request_timeout: REQUEST_TIMEOUT,
+            session_timeout: SESSION_TIMEOUT,
+            transaction_timeout: TRANSACTION_TIMEOUT,
+            min_insync_replicas: None,
+            without_guard: false,
         }
     }
 }
 
-/// Time for one request to a broker. A commit that takes longer is in doubt.
-pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`KafkaOptions::request_timeout`].
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After this time the broker aborts a transaction whose producer is gone. Until then readers of
-/// its partitions stand still, so it is short; a step's transaction is open for the commit only.
+/// Default of [`KafkaOptions::transaction_timeout`]. Until then readers of the partitions that a
+/// killed producer wrote to stand still, so it is short; a step's transaction is open for the commit
+/// only.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time for what a call needs from the broker as a whole, retries included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Without a heartbeat for this long a member is out of its group.
+/// Default of [`KafkaOptions::session_timeout`].
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time between two polls: a step, or reading a changelog back, may take this long.
@@ -168,6 +199,24 @@ impl KafkaLog {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// What the topics, and the changelogs of the stages, are on the broker against what they should
+    /// be; and what the broker's own settings should be. Changes nothing.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn plan(&self, topics: &[TopicSpec], stages: &[StageSpec]) -> Result<plan::Plan, LogError> {
+        plan::plan(&self.shared.clients, topics, stages)
+    }
+
+    /// Makes topics that are missing and sets what differs; leaves alone what cannot be changed
+    /// ([`plan::TopicState::Conflict`]).
+    ///
+    /// # Errors
+    /// What the broker refused.
+    pub fn apply(&self, plan: &plan::Plan) -> Result<(), LogError> {
+        plan::apply(&self.shared.clients, plan)
     }
 }
 

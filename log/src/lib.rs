@@ -16,6 +16,7 @@
 //! - [`kafka`]: the log on Kafka, for more than one process
 //! - [`registry`]: devices and bundles, as the compacted registry topic tells them
 //! - [`runner`]: the loop that runs a stage
+//! - [`trace`]: whose telemetry a step took in, told to OpenTelemetry
 //! - `conformance`: what every log promises, as test cases (feature `conformance`)
 //! - `local` (private): what the memory and the embedded log share: groups, polling, stepping
 //! - `holdings` (private): what a member holds, and which steps fit that
@@ -35,6 +36,7 @@ mod local;
 pub mod memory;
 pub mod registry;
 pub mod runner;
+pub mod trace;
 
 pub use api::{
     Appender, Assignment, Cleanup, Committed, Held, Log, Output, Polled, Position, ReadBatch,

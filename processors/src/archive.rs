@@ -44,12 +44,12 @@ use driftline_schemas::packed::{PackedRecord, SchemaCache};
 use driftline_schemas::topic;
 
 use crate::bundles::Bundles;
-use crate::lake::runtime::StoreRuntime;
-use crate::lake::{Lake, LakeError, LakeTable, Progress};
 use crate::once::{Delta, FrameId, Once, Verdict};
 pub use config::ArchiveConfig;
 pub use convert::NOBODY;
 use convert::{Converted, Converter};
+use driftline_lake::runtime::StoreRuntime;
+use driftline_lake::{Lake, LakeError, LakeTable, Progress};
 use held::{Held, Holdings};
 pub use stats::ArchiveStats;
 

@@ -49,12 +49,12 @@ use driftline_schemas::source::{device_hash, inference_time_us};
 use driftline_schemas::topic;
 
 use crate::bundles::Bundles;
-use crate::lake::runtime::StoreRuntime;
-use crate::lake::{Lake, LakeTable};
 use crate::once::{FrameId, Once, Verdict};
 use crate::profile::ProfileConfig;
 use crate::profile::cells::AttributeLimits;
 pub use config::LabelsConfig;
+use driftline_lake::runtime::StoreRuntime;
+use driftline_lake::{Lake, LakeTable};
 use pending::{Pending, Waiting};
 pub use stats::LabelsStats;
 

@@ -8,7 +8,6 @@
 //! - [`bundles`]: where stages find the bundle of a model version
 //! - [`archive`]: every topic goes to the lake, every row once
 //! - [`labels`]: ground truth becomes profiles of the error
-//! - [`lake`]: the Delta tables, found by name and appended to exactly once
 //! - [`detect`]: partial profiles become windows, judged and explained
 //! - [`vitals`]: devices that are silent, sensors that are stuck
 //! - [`profile`]: rows become partial profiles; the aggregate function `profile(…)`
@@ -17,7 +16,6 @@ pub mod archive;
 pub mod bundles;
 pub mod detect;
 pub mod labels;
-pub mod lake;
 pub mod once;
 pub mod profile;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use driftline_processors::lake::{Lake, LakeError};
+use driftline_lake::{Lake, LakeError};
 use driftline_schemas::tables::Table;
 
 use crate::functions;
@@ -19,8 +19,24 @@ pub enum QueryError {
     Lake(#[from] LakeError),
     /// The statement is wrong, or failed.
     #[error("{0}")]
-    Statement(#[from] DataFusionError),
+    Statement(String),
 }
+
+impl From<DataFusionError> for QueryError {
+    // As text: its own text has its sources, which printing the chain would say again.
+    fn from(error: DataFusionError) -> Self {
+        Self::Statement(error.to_string())
+    }
+}
+
+/// Late rows and late labels make a window's measures anew, with the next revision; this is what each
+/// came to.
+const FINAL_MEASURES: &str = "CREATE OR REPLACE VIEW final_measures AS \
+    SELECT * EXCEPT (newest) FROM ( \
+        SELECT *, row_number() OVER ( \
+            PARTITION BY tenant, model, version, cohort, signal, method, window_start \
+            ORDER BY revision DESC, log_offset DESC) AS newest FROM measures) \
+    WHERE newest = 1";
 
 /// SQL over one lake, as it was when the session was refreshed last.
 pub struct Session {
@@ -66,6 +82,7 @@ impl Session {
                 }
             }
         }
+        self.context.sql(FINAL_MEASURES).await?;
         Ok(())
     }
 

@@ -122,6 +122,14 @@ impl Driven {
     }
 }
 
+fn device(runtime: &Arc<Runtime>, unit: &Unit, boot: u64) -> Device {
+    let mut config = DeviceConfig::new(unit.origin.clone(), boot);
+    // What the registry knows of the unit, so that frames need not repeat it.
+    config.declared = Some(unit.origin.clone());
+    config.latency = Latency::Fixed(850);
+    Device::new(Arc::clone(runtime), config)
+}
+
 /// An estate under way.
 pub struct Drive {
     clock: Arc<PacedClock>,
@@ -130,8 +138,13 @@ pub struct Drive {
     units: Vec<Running>,
 }
 
+/// What the units' clocks say when they send.
+type SendClock = Option<Arc<dyn Clock>>;
+
 struct Running {
     unit: Unit,
+    /// `None`: simulated time.
+    sends_at: SendClock,
     device: Device,
     uplink: Box<dyn Uplink + Send>,
     world: world::Unit,
@@ -144,6 +157,8 @@ struct Running {
 
 impl Drive {
     /// Boots all units at the clock's present. `uplink` makes each its way to the gateway.
+    ///
+    /// Boots are numbered by the seed, so that a run can be repeated.
     pub fn new(
         estate: &Estate,
         runtime: &Arc<Runtime>,
@@ -157,12 +172,8 @@ impl Drive {
             .iter()
             .map(|unit| {
                 let boot = estate.config.seed.wrapping_mul(1_000_003) + unit.index as u64;
-                let mut config = DeviceConfig::new(unit.origin.clone(), boot);
-                // What the registry knows of the unit, so that frames need not repeat it.
-                config.declared = Some(unit.origin.clone());
-                config.latency = Latency::Fixed(850);
                 Running {
-                    device: Device::new(Arc::clone(runtime), config),
+                    device: device(runtime, unit, boot),
                     uplink: uplink(unit),
                     world: world::Unit::new(estate.config.seed, unit.index, PRESENT),
                     sample_us: estate.config.sample_us,
@@ -170,6 +181,7 @@ impl Drive {
                     next_report_us: start_us + unit.phase_us + unit.report_us,
                     stuck: BTreeMap::new(),
                     unit: unit.clone(),
+                    sends_at: None,
                 }
             })
             .collect();
@@ -179,6 +191,19 @@ impl Drive {
             faults,
             units,
         }
+    }
+
+    /// Lets the units send a past as a backlog: what they measure has simulated time, but they send it
+    /// by another clock, that of the gateway, whose bound on wrong clocks would refuse them otherwise.
+    /// `boot` tells this run from others of the same seed.
+    #[must_use]
+    pub fn as_backlog(mut self, sends_at: &Arc<dyn Clock>, boot: u64) -> Self {
+        for running in &mut self.units {
+            let boot = boot.wrapping_add(running.unit.index as u64);
+            running.device = device(running.device.runtime(), &running.unit, boot);
+            running.sends_at = Some(Arc::clone(sends_at));
+        }
+        self
     }
 
     /// Runs until `end_us`, or until `stop` says so. `each_tick` is told the time.
@@ -270,6 +295,13 @@ impl Running {
         if offline { Ok(()) } else { self.send(now_us) }
     }
 
+    /// What the unit's clock says.
+    fn clock_us(&self, simulated_us: i64) -> i64 {
+        self.sends_at
+            .as_ref()
+            .map_or(simulated_us, |clock| clock.now_us())
+    }
+
     /// Takes all samples up to now, infers them as one batch, and, on a probe, reports the truth.
     fn measure(&mut self, faults: &[&Fault], start_us: i64, now_us: i64) -> Result<(), DriveError> {
         let failed = |device: &Device, source| DriveError::Device {
@@ -291,6 +323,7 @@ impl Running {
                 .map_err(|error| failed(&self.device, error.into()))?;
             truths.push((reading.truth, at_us));
         }
+        let now_us = self.clock_us(now_us);
         let inferred = self
             .device
             .infer(&batch, now_us)
@@ -322,7 +355,7 @@ impl Running {
 
     fn send(&mut self, now_us: i64) -> Result<(), DriveError> {
         let clock = AttemptClock {
-            base_us: now_us,
+            base_us: self.clock_us(now_us),
             started: Instant::now(),
         };
         let name = self.unit.origin.device.to_string();

@@ -1,26 +1,6 @@
 //! The demo, from the command line, and its lake.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
-use serde_json::Value;
-
-fn driftline(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_driftline"))
-        .args(["--dir", &dir.display().to_string()])
-        .args(arguments)
-        .env_remove("DRIFTLINE_CONFIG")
-        .output()
-        .unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        panic!("{error}: {text}\n{said}")
-    })
-}
+use crate::harness::{driftline, json};
 
 /// Scenario: the demo with one fault of each kind.
 /// Guarantee: each is found as what it is and nothing else is; every acknowledged row is in the lake

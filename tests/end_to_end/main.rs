@@ -2,6 +2,14 @@
 
 mod changes;
 mod compare;
+mod compose;
+mod crash;
 mod demo;
+mod fleet;
+mod gas;
+mod harness;
+mod kafka;
+mod otlp;
 mod performance;
 mod run;
+mod serve;

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::exact;
 use super::judge::{ScoreTest, row_variance, test};
 use super::scores::{Deviation, ScoreKind};
-use super::worth::{Shares, Worth, variance};
+use super::worth::{Shares, Worth, against_reference, variance};
 use super::{Effect, SPANS, SignalCalibration, SmallestEffect};
 use choice::Choice;
 pub use saved::StreamCheckpoint;
@@ -326,7 +326,7 @@ impl Stream {
         };
         let reference = found.reference / found.rows;
         let scatter = row_variance(score, reference, signal.rows, worth.spread);
-        let variance = variance(score, &worth, scatter);
+        let variance = against_reference(signal, score, &worth, scatter);
         let moved = found.sum / found.rows;
         test(signal, score, moved, reference, variance, smallest)
     }

@@ -5,7 +5,7 @@ use driftline_schemas::profile::Profile;
 use serde::{Deserialize, Serialize};
 
 use super::scores::{Deviation, ScoreKind, deviations};
-use super::worth::{Shares, Variance, Worth, variance};
+use super::worth::{Shares, Variance, Worth, against_reference};
 use super::{Calibration, CalibrationError, ScoreCalibration, SignalCalibration, SmallestEffect};
 use crate::special::student_t_two_sided;
 
@@ -230,7 +230,7 @@ fn compare(
             ..*worth
         };
         let scatter = row_variance(score, at.reference, signal.rows, at.spread);
-        let variance = variance(score, &worth, scatter);
+        let variance = against_reference(signal, score, &worth, scatter);
         let tested = test(
             signal,
             score,

@@ -6,6 +6,7 @@ use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::profile::{Profile, ProfileError, Reference};
 
 use super::scores::{Score, ScoreKind, mean_of, scores_of, slope, spread};
+use super::worth::KNOWN;
 use super::{
     ASSUMED_DEGREES, CALIBRATION_FORMAT, Calibration, Component, DEFAULT_DEVICE_ICC,
     DEFAULT_OWN_ICC, DEFAULT_SHARED_ICC, SPANS, ScoreCalibration, SignalCalibration, SpanVariance,
@@ -24,6 +25,18 @@ const FEW: f64 = 30.0;
 /// Normal quantile of the bound: the variance is larger with a probability of one in ten.
 const BOUND_QUANTILE: f64 = 1.281_551_565_544_600_4;
 
+/// What stands in where the reference's rows name no devices or no times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unlearned {
+    /// Rows resemble each other as rows of one device and one hour often do
+    /// ([`DEFAULT_DEVICE_ICC`], [`DEFAULT_SHARED_ICC`], [`DEFAULT_OWN_ICC`]).
+    #[default]
+    Alike,
+    /// Whoever made the reference states that rows are independent draws, there and in the field: no
+    /// more than chance makes windows of the same devices differ.
+    Independent,
+}
+
 /// Learns from the reference's rows what a window is worth.
 #[derive(Debug, Clone)]
 pub struct Learner {
@@ -33,6 +46,7 @@ pub struct Learner {
     scores: Vec<Vec<Score>>,
     cells: BTreeMap<u64, BTreeMap<i64, Vec<Mean>>>,
     count: usize,
+    unlearned: Unlearned,
     /// Devices at or above this hash are left out.
     ceiling: Option<u64>,
 }
@@ -66,8 +80,15 @@ impl Learner {
             scores,
             cells: BTreeMap::new(),
             count: 0,
+            unlearned: Unlearned::default(),
             ceiling: None,
         })
+    }
+
+    /// Says what stands in where devices or times are not told.
+    #[must_use]
+    pub fn assuming(self, unlearned: Unlearned) -> Self {
+        Self { unlearned, ..self }
     }
 
     /// Adds the profile of one device over the hour (of event time) that starts at
@@ -133,15 +154,26 @@ impl Learner {
             .collect();
         let mut notes = Vec::new();
         let (devices, times) = (self.cells.len(), windows.len());
-        if devices < 2 {
-            notes.push(format!(
-                "the reference's rows do not tell devices apart: an intraclass correlation of {DEFAULT_DEVICE_ICC} over devices is assumed"
-            ));
-        }
-        if times < 2 {
-            notes.push(format!(
-                "the reference's rows have no times: {DEFAULT_SHARED_ICC} of each variance is assumed to be shared by all devices of a window, {DEFAULT_OWN_ICC} to last for a device's window"
-            ));
+        match self.unlearned {
+            Unlearned::Alike => {
+                if devices < 2 {
+                    notes.push(format!(
+                        "the reference's rows do not tell devices apart: an intraclass correlation of {DEFAULT_DEVICE_ICC} over devices is assumed"
+                    ));
+                }
+                if times < 2 {
+                    notes.push(format!(
+                        "the reference's rows have no times: {DEFAULT_SHARED_ICC} of each variance is assumed to be shared by all devices of a window, {DEFAULT_OWN_ICC} to last for a device's window"
+                    ));
+                }
+            }
+            Unlearned::Independent => {
+                if devices < 2 || times < 2 {
+                    notes.push(
+                        "rows were stated to be independent: windows are held against chance alone, and devices that differ by nature are called drift".to_owned(),
+                    );
+                }
+            }
         }
         if devices >= 2 && (devices as f64) < FEW {
             notes.push(format!(
@@ -243,7 +275,7 @@ impl Learner {
         }
         let fitted = fit(&cells);
         let variance = total_variance.max(floor);
-        let mut calibration = with_defaults(score, mean, variance, &fitted);
+        let mut calibration = with_defaults(score, mean, variance, &fitted, self.unlearned);
         calibration.slot_variance = average;
         if fitted.single_slot_windows {
             let note = format!(
@@ -318,10 +350,22 @@ impl Mean {
 }
 
 /// Fills in what could not be learned, and bounds what was learned from little.
-fn with_defaults(score: &Score, mean: f64, variance: f64, fitted: &Fit) -> ScoreCalibration {
-    let assumed = |share: f64| Component {
-        variance: share * variance,
-        degrees: ASSUMED_DEGREES,
+fn with_defaults(
+    score: &Score,
+    mean: f64,
+    variance: f64,
+    fitted: &Fit,
+    unlearned: Unlearned,
+) -> ScoreCalibration {
+    let assumed = |share: f64| match unlearned {
+        Unlearned::Alike => Component {
+            variance: share * variance,
+            degrees: ASSUMED_DEGREES,
+        },
+        Unlearned::Independent => Component {
+            variance: 0.0,
+            degrees: KNOWN,
+        },
     };
     let device = match fitted.device {
         Some(learned) => bounded(learned),

@@ -6,7 +6,7 @@ use super::scores::Deviation;
 use super::{Component, ScoreCalibration, SignalCalibration, SpanVariance};
 
 /// Degrees of freedom of what is known as well as need be (the scatter of rows).
-const KNOWN: f64 = 1e6;
+pub(super) const KNOWN: f64 = 1e6;
 
 /// How the rows of a cohort are spread over its devices.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -153,7 +153,7 @@ impl Worth {
     ) -> f64 {
         let score = &signal.scores[score];
         let scatter = super::judge::row_variance(score, reference, signal.rows, self.spread);
-        let all = variance(score, self, scatter).total;
+        let all = against_reference(signal, score, self, scatter).total;
         if shared {
             return all;
         }
@@ -235,6 +235,22 @@ pub(super) fn variance(score: &ScoreCalibration, worth: &Worth, row_variance: f6
         degrees: KNOWN,
     };
     sum.add(1.0 / worth.rows.max(1.0), rows);
+    sum
+}
+
+/// V of one score less the reference's, whose rows are finitely many themselves.
+pub(super) fn against_reference(
+    signal: &SignalCalibration,
+    score: &ScoreCalibration,
+    worth: &Worth,
+    row_variance: f64,
+) -> Variance {
+    let mut sum = variance(score, worth, row_variance);
+    let rows = Component {
+        variance: row_variance,
+        degrees: KNOWN,
+    };
+    sum.add(1.0 / signal.rows.max(1) as f64, rows);
     sum
 }
 

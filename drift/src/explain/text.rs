@@ -48,6 +48,9 @@ pub struct Story<'a> {
     pub past: bool,
 }
 
+/// Most names that one sentence lists; a model of a thousand inputs moves as a whole.
+const NAMES_SHOWN: usize = 4;
+
 impl Story<'_> {
     /// The sentence.
     pub fn tell(&self) -> String {
@@ -81,7 +84,7 @@ impl Story<'_> {
             let _ = write!(text, "; the same devices are {}", ties.join(", "));
         }
         if !self.also.is_empty() {
-            let _ = write!(text, "; {} moved with it", self.also.join(", "));
+            let _ = write!(text, "; {} moved with it", listed(self.also));
         }
         for remark in self.remarks {
             let _ = write!(text, "; {remark}");
@@ -166,6 +169,17 @@ impl Story<'_> {
         };
         let space = if self.unit.is_empty() { "" } else { " " };
         format!("{value:.digits$}{space}{}", self.unit)
+    }
+}
+
+/// Names for people: the first few, and how many more.
+fn listed(names: &[String]) -> String {
+    let shown = names.len().min(NAMES_SHOWN);
+    let more = names.len() - shown;
+    let shown = names[..shown].join(", ");
+    match more {
+        0 => shown,
+        _ => format!("{shown} and {more} more"),
     }
 }
 

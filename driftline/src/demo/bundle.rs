@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use driftline_emitter::pack::{BINS_DEFAULT, Draft, FeatureOverride, PackInput, pack};
+use driftline_emitter::pack::{BINS_DEFAULT, Draft, FeatureOverride, PackInput, Unlearned, pack};
 use driftline_emitter::store;
 use driftline_schemas::bundle::{Bundle, Task};
 use driftline_simulator::world::{CLASSES, QUANTITIES};
@@ -41,6 +41,7 @@ pub(crate) fn make(estate: &Estate, start_us: i64, dir: &Path) -> anyhow::Result
         made_from: format!("{DAYS} simulated days"),
         tenant: estate.config.tenant.clone(),
         bins: BINS_DEFAULT,
+        unlearned: Unlearned::default(),
         edges_from: None,
         now_us: start_us,
     })

@@ -12,7 +12,7 @@ use driftline_simulator::world::QUANTITIES;
 use driftline_simulator::{Driven, Estate, Fault, FaultKind};
 use serde::Serialize;
 
-use super::receiver::Counts;
+use crate::receiver::Counts;
 
 /// Inference rows at each place that they must have come to.
 #[derive(Debug, Clone, Copy, Serialize)]

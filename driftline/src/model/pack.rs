@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use driftline_emitter::pack::{
-    BINS_DEFAULT, Draft, FeatureOverride, PackInput, TENANT_DEFAULT, Table, pack,
+    BINS_DEFAULT, Draft, FeatureOverride, PackInput, TENANT_DEFAULT, Table, Unlearned, pack,
 };
 use driftline_emitter::store;
 use driftline_schemas::bundle::{Bundle, Task};
@@ -87,6 +87,10 @@ pub(crate) struct PackArgs {
     /// Have devices report all class scores, not only the confidence.
     #[arg(long)]
     scores: bool,
+    /// The rows, and those of the field, are independent draws: devices do not differ by nature, and
+    /// neighbours in time are not alike. Only where `--device` or `--time` cannot be given.
+    #[arg(long)]
+    independent_rows: bool,
     /// Bins of a numeric signal.
     #[arg(long, default_value_t = BINS_DEFAULT)]
     bins: usize,
@@ -136,6 +140,10 @@ pub(super) fn run(args: &PackArgs) -> Result<Value> {
         made_from,
         tenant: args.tenant.clone(),
         bins: args.bins,
+        unlearned: match args.independent_rows {
+            true => Unlearned::Independent,
+            false => Unlearned::Alike,
+        },
         edges_from: edges_from.as_ref(),
         now_us: SystemClock.now_us(),
     })?;

@@ -61,6 +61,11 @@ fn document(bundle: &Bundle, signals: Value) -> Result<Value> {
             "notes": calibration.notes,
         },
         "signals": signals,
+        // What writers of frames need, such as `clients/python`.
+        "frames": {
+            "inferences": bundle.inferences.describe(),
+            "outcomes": bundle.outcomes.describe(),
+        },
     }))
 }
 

@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser as _;
-use driftline_emitter::pack::{BINS_DEFAULT, Data, Draft, PackInput, TENANT_DEFAULT, Table, pack};
+use driftline_emitter::pack::{
+    BINS_DEFAULT, Data, Draft, PackInput, TENANT_DEFAULT, Table, Unlearned, pack,
+};
 use driftline_emitter::store;
 use driftline_schemas::bundle::{Bundle, Task};
 use driftline_schemas::frame::{self, Body, Frame, FrameLimits};
@@ -93,6 +95,7 @@ fn bundle(dir: &std::path::Path) -> PathBuf {
         made_from: "test".into(),
         tenant: TENANT_DEFAULT.into(),
         bins: BINS_DEFAULT,
+        unlearned: Unlearned::default(),
         edges_from: None,
         now_us: 0,
     })

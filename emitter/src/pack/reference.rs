@@ -51,7 +51,7 @@ pub(super) fn make(
         season,
         slots,
     };
-    let mut learner = Learner::new(&reference)?;
+    let mut learner = Learner::new(&reference)?.assuming(input.unlearned);
     for group in groups.iter() {
         let mut profile = Profile::empty(&reference.layout);
         counting.add(&mut profile, group.rows, group.device);

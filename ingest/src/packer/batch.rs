@@ -47,6 +47,8 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) outputs: Vec<Output>,
+    /// Of each of these, the requests that have rows in it.
+    pub(crate) requests: Vec<Vec<usize>>,
     pub(crate) failures: Vec<Option<Failure>>,
 }
 
@@ -62,6 +64,7 @@ struct Open {
 pub(crate) fn pack(requests: Vec<Vec<Part>>, now_us: i64) -> Packed {
     let mut packed = Packed {
         outputs: Vec::new(),
+        requests: Vec::new(),
         failures: requests.iter().map(|_| None).collect(),
     };
     // In order of first appearance, so that equal requests give equal records.
@@ -128,13 +131,16 @@ impl Open {
             return;
         }
         match self.builder.finish() {
-            Ok(value) => packed.outputs.push(Output {
-                topic: self.topic.into(),
-                partition: self.partition,
-                key: Vec::new(),
-                value: Some(value),
-                timestamp_us: now_us.max(0),
-            }),
+            Ok(value) => {
+                packed.outputs.push(Output {
+                    topic: self.topic.into(),
+                    partition: self.partition,
+                    key: Vec::new(),
+                    value: Some(value),
+                    timestamp_us: now_us.max(0),
+                });
+                packed.requests.push(self.requests);
+            }
             Err(error) => {
                 for request in self.requests {
                     packed.failures[request] = Some(Failure::Packing(error.to_string()));

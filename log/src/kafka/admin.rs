@@ -24,7 +24,7 @@ const DELETE_SEGMENT_BYTES: &str = "134217728";
 /// The newest segment is not compacted, so this much is read back beyond the state itself.
 const COMPACT_SEGMENT_BYTES: &str = "16777216";
 
-fn options() -> AdminOptions {
+pub(super) fn options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(CALL_TIMEOUT))
         .operation_timeout(Some(CALL_TIMEOUT))
@@ -92,37 +92,52 @@ pub(super) fn ensure_changelog(
     }
 }
 
-fn create(clients: &Clients, name: &str, spec: &TopicSpec) -> Result<(), LogError> {
-    let message_bytes = KAFKA_MESSAGE_BYTES_MAX.to_string();
+/// Settings of a topic on the broker. The broker itself deletes nothing: [`trim`] does.
+pub(super) fn settings(clients: &Clients, spec: &TopicSpec) -> Vec<(&'static str, String)> {
+    let copies = spec.replication.max(1);
+    // With three copies an acknowledged record survives the loss of one broker, and one may be away.
+    let in_sync = match clients.options().min_insync_replicas {
+        Some(wanted) => wanted.clamp(1, copies),
+        None if copies >= 3 => 2,
+        None => 1,
+    };
+    let mut settings: Vec<(&'static str, String)> = vec![
+        ("max.message.bytes", KAFKA_MESSAGE_BYTES_MAX.to_string()),
+        // A device may be far ahead, and a simulation is: the gateway judges time, not the broker.
+        ("message.timestamp.after.max.ms", i64::MAX.to_string()),
+        // Segments must not roll by time: records carry event time, the mark that ends a transaction
+        // carries the broker's, and the gap between them would end a segment at every step.
+        ("segment.ms", i64::MAX.to_string()),
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("min.insync.replicas", in_sync.to_string()),
+    ];
+    let own: &[(&str, &str)] = match spec.cleanup {
+        Cleanup::Delete { .. } => &[
+            ("cleanup.policy", "delete"),
+            ("segment.bytes", DELETE_SEGMENT_BYTES),
+        ],
+        Cleanup::Compact => &[
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", COMPACT_SEGMENT_BYTES),
+            ("min.cleanable.dirty.ratio", "0.1"),
+        ],
+    };
+    settings.extend(own.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    settings
+}
+
+pub(super) fn create(clients: &Clients, name: &str, spec: &TopicSpec) -> Result<(), LogError> {
+    let settings = settings(clients, spec);
     let copies = i32::from(spec.replication.max(1));
-    let topic = NewTopic::new(
+    let mut topic = NewTopic::new(
         name,
         spec.partitions as i32,
         TopicReplication::Fixed(copies),
-    )
-    .set("max.message.bytes", &message_bytes)
-    // A device may be far ahead, and a simulation is: the gateway judges time, not the broker.
-    .set("message.timestamp.after.max.ms", "9223372036854775807")
-    // Segments must not roll by time: records carry event time, the mark that ends a transaction
-    // carries the broker's, and the gap between them would end a segment at every step.
-    .set("segment.ms", "9223372036854775807")
-    .set("retention.ms", "-1")
-    .set("retention.bytes", "-1");
-    let topic = match spec.cleanup {
-        Cleanup::Delete { .. } => topic
-            .set("cleanup.policy", "delete")
-            .set("segment.bytes", DELETE_SEGMENT_BYTES),
-        Cleanup::Compact => topic
-            .set("cleanup.policy", "compact")
-            .set("segment.bytes", COMPACT_SEGMENT_BYTES)
-            .set("min.cleanable.dirty.ratio", "0.1"),
-    };
-    // With three copies an acknowledged record survives the loss of one broker.
-    let topic = if copies >= 3 {
-        topic.set("min.insync.replicas", "2")
-    } else {
-        topic
-    };
+    );
+    for (key, value) in &settings {
+        topic = topic.set(key, value);
+    }
     let what = format!("create topic {name}");
     let results = wait(clients.admin.create_topics([&topic], &options()))
         .map_err(|error| failed(&what, &error))?;
@@ -166,7 +181,7 @@ fn cleanup_on_broker(clients: &Clients, name: &str) -> Result<Cleanup, LogError>
     Ok(Cleanup::keep())
 }
 
-fn replication_on_broker(clients: &Clients, name: &str) -> Result<u16, LogError> {
+pub(super) fn replication_on_broker(clients: &Clients, name: &str) -> Result<u16, LogError> {
     let metadata = clients
         .admin
         .inner()

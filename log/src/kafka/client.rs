@@ -6,20 +6,20 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
 use super::decide::{self, Class};
 use super::{
     CALL_TIMEOUT, FETCH_WAIT, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES, PRODUCER_BYTES_MAX,
-    SESSION_TIMEOUT, SOCKET_TIMEOUT, TRANSACTION_TIMEOUT, lock,
+    lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -32,6 +32,9 @@ const READERS_KEPT: usize = 4;
 
 /// Consumers kept for asking what a stage has committed, one per stage.
 const BYSTANDERS_KEPT: usize = 32;
+
+/// How long to listen why no broker answers.
+const WHY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settings that the guarantees rest on.
 const RESERVED: [&str; 11] = [
@@ -63,6 +66,23 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// Keeps the last error: calls themselves only say that no broker could be reached.
+#[derive(Debug, Default)]
+struct Told {
+    last: Mutex<Option<(Option<Code>, String)>>,
+}
+
+impl ClientContext for Told {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all brokers are down follows from why each of them is.
+        if decide::code(&error) != Some(Code::AllBrokersDown) {
+            *lock(&self.last) = Some((decide::code(&error), reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Told {}
 
 pub(super) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
@@ -111,16 +131,52 @@ impl Clients {
         let answer = self
             .admin
             .inner()
-            .fetch_metadata(Some("__ping"), SOCKET_TIMEOUT);
-        answer.map(drop).map_err(|error| {
-            LogError::storage(
+            .fetch_metadata(Some("__ping"), self.options.request_timeout);
+        let Err(error) = answer else { return Ok(()) };
+        let brokers = &self.options.brokers;
+        let told = self.why()?;
+        let reason = told
+            .as_ref()
+            .map_or_else(|| error.to_string(), |(_, reason)| reason.clone());
+        let (what, retryable) = match told.and_then(|(code, _)| code) {
+            Some(Code::Authentication) => (
                 format!(
-                    "no kafka broker answers at {} ({error}): start it or correct [log] kafka",
-                    self.options.brokers
+                    "the kafka broker at {brokers} does not let this process in ({reason}): correct \
+                     [log.sasl]"
+                ),
+                false,
+            ),
+            Some(Code::SSL) => (
+                format!("no TLS with the kafka broker at {brokers} ({reason}): correct [log.tls]"),
+                false,
+            ),
+            _ => (
+                format!(
+                    "no kafka broker answers at {brokers} ({reason}): start it or correct [log] \
+                     kafka, and [log.tls] where it speaks TLS"
                 ),
                 true,
-            )
-        })
+            ),
+        };
+        Err(LogError::storage(what, retryable))
+    }
+
+    /// Why no broker answers, as far as one can be heard to say.
+    fn why(&self) -> Result<Option<(Option<Code>, String)>, LogError> {
+        let consumer = self.consumer(&self.name("readers"), Told::default())?;
+        let started = Instant::now();
+        while started.elapsed() < WHY_TIMEOUT {
+            // Nothing is assigned, so this only waits and serves the client's events.
+            let _ = consumer.poll(WHY_TIMEOUT / 20);
+            if let Some(told) = lock(&consumer.context().last).take() {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn options(&self) -> &KafkaOptions {
+        &self.options
     }
 
     /// Name on the broker.
@@ -230,8 +286,11 @@ impl Clients {
             // What a stage has not read must not be skipped in silence.
             .set("auto.offset.reset", "error")
             .set("partition.assignment.strategy", "range")
-            .set("session.timeout.ms", millis(SESSION_TIMEOUT))
-            .set("heartbeat.interval.ms", millis(SESSION_TIMEOUT / 4))
+            .set("session.timeout.ms", millis(self.options.session_timeout))
+            .set(
+                "heartbeat.interval.ms",
+                millis(self.options.session_timeout / 4),
+            )
             .set("max.poll.interval.ms", millis(POLL_INTERVAL_MAX))
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
             .set("fetch.error.backoff.ms", "100")
@@ -259,9 +318,10 @@ impl Clients {
             );
         match transactional_id {
             // librdkafka lowers the time-out of messages to that of the transaction by itself.
-            Some(id) => config
-                .set("transactional.id", id)
-                .set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT)),
+            Some(id) => config.set("transactional.id", id).set(
+                "transaction.timeout.ms",
+                millis(self.options.transaction_timeout),
+            ),
             None => config.set("message.timeout.ms", millis(CALL_TIMEOUT)),
         };
         config
@@ -276,7 +336,7 @@ fn base(options: &KafkaOptions) -> ClientConfig {
     config
         .set("bootstrap.servers", &options.brokers)
         .set("client.id", "driftline")
-        .set("socket.timeout.ms", millis(SOCKET_TIMEOUT))
+        .set("socket.timeout.ms", millis(options.request_timeout))
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.max.ms", "2000")
         // A topic just made is looked for again this soon.

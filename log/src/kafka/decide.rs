@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::SOCKET_TIMEOUT;
-
 /// Where in a transaction the call was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -44,8 +42,18 @@ pub(super) struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Circumstances {
     pub(super) took: Duration,
+    /// Time for one request: beyond it librdkafka has sent the request again.
+    pub(super) request_max: Duration,
     /// A connection broke or another error was reported while it ran.
     pub(super) disturbed: bool,
+}
+
+impl Circumstances {
+    /// Whether no request can have been left behind: librdkafka retries the end of a transaction inside
+    /// itself, so only an answer that came quickly over an undisturbed connection says so.
+    fn are_clear(self) -> bool {
+        self.took < self.request_max && !self.disturbed
+    }
 }
 
 /// What to do.
@@ -66,9 +74,7 @@ pub(super) fn decide(
     outcome: Result<(), Facts>,
     circumstances: Circumstances,
 ) -> Decision {
-    // librdkafka retries the end of a transaction inside itself; only an answer that came quickly
-    // over an undisturbed connection is known to have left no stray request behind.
-    let clear = circumstances.took < SOCKET_TIMEOUT && !circumstances.disturbed;
+    let clear = circumstances.are_clear();
     match (phase, outcome) {
         (Phase::Before, Ok(())) => Decision::GoOn,
         (Phase::Before, Err(facts)) if facts.fatal => Decision::Rebuild,
@@ -163,6 +169,7 @@ mod tests {
     fn any_circumstances() -> impl Strategy<Value = Circumstances> {
         (0u64..20_000, any::<bool>()).prop_map(|(ms, disturbed)| Circumstances {
             took: Duration::from_millis(ms),
+            request_max: Duration::from_secs(10),
             disturbed,
         })
     }
@@ -177,7 +184,7 @@ mod tests {
             circumstances in any_circumstances(),
         ) {
             let decision = decide(phase, outcome, circumstances);
-            let clear = circumstances.took < SOCKET_TIMEOUT && !circumstances.disturbed;
+            let clear = circumstances.took < circumstances.request_max && !circumstances.disturbed;
             if decision == Decision::GoOn {
                 prop_assert!(outcome.is_ok());
                 prop_assert!(clear || phase == Phase::Before);

@@ -1,5 +1,6 @@
 //! Changes: checked, appended to the topic, and read back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use driftline_schemas::bundle::Bundle;
@@ -14,6 +15,10 @@ use super::{BUNDLES_MAX, DEVICES_MAX, Registry, RegistryError, store};
 use crate::api::{Appender, Output};
 use crate::error::LogError;
 
+/// Records of one append: few enough for any log's limit on a step, many enough that a quarter of a million
+/// devices take minutes.
+const APPEND_RECORDS: usize = 1_000;
+
 impl Registry {
     /// Adds a device, or one again that was revoked, with a new token. The token is in the answer
     /// and nowhere else: only its hash is kept.
@@ -27,28 +32,50 @@ impl Registry {
         origin: Origin,
         now_us: i64,
     ) -> Result<Token, RegistryError> {
+        let mut tokens = self.add_devices(appender, vec![origin], now_us)?;
+        // One device, one token.
+        tokens.pop().ok_or(RegistryError::DevicesFull)
+    }
+
+    /// Adds many devices, all of them or, when one of them is refused, none; their tokens in the same
+    /// order.
+    ///
+    /// # Errors
+    /// As [`Registry::add_device`]; when the log cannot be written, some may have been added.
+    pub fn add_devices(
+        &self,
+        appender: &mut dyn Appender,
+        origins: Vec<Origin>,
+        now_us: i64,
+    ) -> Result<Vec<Token>, RegistryError> {
         self.refresh()?;
-        check_origin(&origin)?;
-        match self.device(&origin.tenant, &origin.device) {
-            Some(known) if known.revoked_at_us.is_none() => {
-                return Err(RegistryError::DeviceExists {
-                    tenant: origin.tenant.to_string(),
-                    device: origin.device.to_string(),
-                });
+        let mut names = HashSet::new();
+        let mut room = DEVICES_MAX.saturating_sub(self.stats().devices);
+        for origin in &origins {
+            check_origin(origin)?;
+            let twice = !names.insert((&origin.tenant, &origin.device));
+            match self.device(&origin.tenant, &origin.device) {
+                Some(known) if known.revoked_at_us.is_none() => return Err(exists(origin)),
+                _ if twice => return Err(exists(origin)),
+                Some(_) => {}
+                None => room = room.checked_sub(1).ok_or(RegistryError::DevicesFull)?,
             }
-            None if self.stats().devices >= DEVICES_MAX => return Err(RegistryError::DevicesFull),
-            _ => {}
         }
-        let token = Token::generate()?;
-        let record = RegistryRecord::Device(DeviceRecord {
-            format: REGISTRY_FORMAT,
-            origin: Arc::new(origin),
-            token_sha256: token.hash().to_string(),
-            added_at_us: now_us,
-            revoked_at_us: None,
-        });
-        self.append(appender, &record, now_us)?;
-        Ok(token)
+        let mut tokens = Vec::with_capacity(origins.len());
+        let mut records = Vec::with_capacity(origins.len());
+        for origin in origins {
+            let token = Token::generate()?;
+            records.push(RegistryRecord::Device(DeviceRecord {
+                format: REGISTRY_FORMAT,
+                origin: Arc::new(origin),
+                token_sha256: token.hash().to_string(),
+                added_at_us: now_us,
+                revoked_at_us: None,
+            }));
+            tokens.push(token);
+        }
+        self.append(appender, &records, now_us)?;
+        Ok(tokens)
     }
 
     /// Revokes a device: its token is refused from now on. Revoking it again changes nothing.
@@ -79,7 +106,7 @@ impl Registry {
             added_at_us: known.added_at_us,
             revoked_at_us: Some(now_us),
         });
-        self.append(appender, &record, now_us)
+        self.append(appender, &[record], now_us)
     }
 
     /// Puts a bundle in the bundles' place and announces it. Registering the same bundle again
@@ -134,28 +161,43 @@ impl Registry {
             path,
             registered_at_us: now_us,
         };
-        self.append(appender, &RegistryRecord::Bundle(record.clone()), now_us)?;
+        self.append(appender, &[RegistryRecord::Bundle(record.clone())], now_us)?;
         Ok(record)
     }
 
     fn append(
         &self,
         appender: &mut dyn Appender,
-        record: &RegistryRecord,
+        records: &[RegistryRecord],
         now_us: i64,
     ) -> Result<(), RegistryError> {
-        let value = serde_json::to_vec(record).map_err(|error| {
-            LogError::invalid(format!("registry record {}: {error}", record.key()))
-        })?;
-        appender.append(vec![Output {
-            topic: REGISTRY.into(),
-            partition: 0,
-            key: record.key().into_bytes(),
-            value: Some(value),
-            timestamp_us: now_us.max(0),
-        }])?;
+        for records in records.chunks(APPEND_RECORDS) {
+            let outputs: Result<Vec<Output>, LogError> = records
+                .iter()
+                .map(|record| {
+                    let value = serde_json::to_vec(record).map_err(|error| {
+                        LogError::invalid(format!("registry record {}: {error}", record.key()))
+                    })?;
+                    Ok(Output {
+                        topic: REGISTRY.into(),
+                        partition: 0,
+                        key: record.key().into_bytes(),
+                        value: Some(value),
+                        timestamp_us: now_us.max(0),
+                    })
+                })
+                .collect();
+            appender.append(outputs?)?;
+        }
         self.refresh()?;
         Ok(())
+    }
+}
+
+fn exists(origin: &Origin) -> RegistryError {
+    RegistryError::DeviceExists {
+        tenant: origin.tenant.to_string(),
+        device: origin.device.to_string(),
     }
 }
 

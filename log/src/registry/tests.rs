@@ -134,6 +134,31 @@ fn an_added_device_is_found_and_its_secret_is_not() {
     }
 }
 
+/// Many devices are added at once, more than one append takes; when one of them is known, or named
+/// twice, none is.
+#[test]
+fn many_devices_are_added_or_none() {
+    let mut b = Bench::new();
+    let origins: Vec<Origin> = (0..1_200)
+        .map(|at| origin("acme", &format!("d{at}")))
+        .collect();
+    let mut add = |origins: Vec<Origin>| b.registry.add_devices(&mut *b.appender, origins, NOW);
+    let tokens = add(origins.clone()).unwrap();
+    let refused = [
+        vec![origin("acme", "new"), origin("acme", "d7")],
+        vec![origin("acme", "new"), origin("acme", "new")],
+    ];
+    for refused in refused {
+        let error = add(refused).unwrap_err();
+        assert!(matches!(error, RegistryError::DeviceExists { .. }));
+    }
+    assert_eq!(b.registry.stats().devices, origins.len());
+    for (origin, token) in origins.iter().zip(&tokens) {
+        let device = b.registry.by_token(token.expose()).unwrap();
+        assert_eq!(device.origin.device, origin.device);
+    }
+}
+
 /// A revoked device is still known, as revoked; added again it has another token, and the old one
 /// is unknown.
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Offsets, RunError, Runner, Stage, StageError, StepInput, StepOutput};
 use crate::api::{Assignment, Polled, Position, Record, StageLog, StageSpec, Step};
 use crate::error::{CommitError, LogError};
-use crate::failpoint;
+use crate::{failpoint, trace};
 
 /// Longest single wait, so that a shutdown is seen soon whatever the idle tick.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -186,10 +186,14 @@ impl<'a> Turns<'a> {
         }
         let now_us = self.runner.clock.now_us();
         let started = Instant::now();
-        let decided = self.stage.step(StepInput {
-            records,
-            now_us,
-            caught_up,
+        let span = tracing::info_span!("step", stage = %self.name, records = records.len());
+        trace::link(&span, records);
+        let decided = span.in_scope(|| {
+            self.stage.step(StepInput {
+                records,
+                now_us,
+                caught_up,
+            })
         });
         let decided = self.stage_result(decided)?;
         let bytes = records.iter().map(Record::size).sum();

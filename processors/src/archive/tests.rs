@@ -13,9 +13,9 @@ use driftline_schemas::units::{Size, Span};
 use proptest::prelude::*;
 
 use super::*;
-use crate::lake::LakeConfig;
 use crate::profile::{ProfileConfig, ProfileStage, ProfileStats};
 use crate::testing::*;
+use driftline_lake::LakeConfig;
 
 fn config() -> ArchiveConfig {
     ArchiveConfig {

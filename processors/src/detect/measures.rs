@@ -110,7 +110,8 @@ fn distances(
     let used = expected.bins.iter().filter(|&&count| count > 0).count();
     let degrees = used.saturating_sub(1).max(1) as f64;
     if let Ok(psi) = pair.psi(Floor::NATIVE) {
-        all.push(("psi", psi, chi_square_sf(psi * rows, degrees)));
+        let statistic = pair.psi_smoothed() * rows;
+        all.push(("psi", psi, chi_square_sf(statistic, degrees)));
     }
     if numeric {
         let d = pair.kolmogorov_smirnov().d;

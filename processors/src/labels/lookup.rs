@@ -23,8 +23,8 @@ use driftline_schemas::tables::date_of;
 use driftline_schemas::wanted::{WantedIds, parse_bound};
 use futures::TryStreamExt;
 
-use crate::lake::reader::FileReader;
-use crate::lake::{LakeError, LakeTable};
+use driftline_lake::reader::FileReader;
+use driftline_lake::{LakeError, LakeTable};
 
 const ID: &str = "inference_id";
 /// Columns that a join needs.

@@ -16,8 +16,8 @@ use driftline_schemas::wanted::WantedIds;
 
 use super::*;
 use crate::archive::{ArchiveConfig, ArchiveStage, ArchiveStats};
-use crate::lake::LakeConfig;
 use crate::testing::*;
+use driftline_lake::LakeConfig;
 
 struct World {
     _folder: tempfile::TempDir,

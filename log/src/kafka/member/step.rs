@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
@@ -42,7 +42,7 @@ impl KafkaMember {
                 true
             }
             Decision::Abort => {
-                if Self::roll_back(&sender) {
+                if self.roll_back(&sender) {
                     self.sender = Some(sender);
                 }
                 false
@@ -143,14 +143,10 @@ impl KafkaMember {
         offsets: &TopicPartitionList,
     ) -> (Decision, Option<KafkaError>) {
         let judge = |phase, result: &Result<(), KafkaError>, started: Instant| {
-            let circumstances = Circumstances {
-                took: started.elapsed(),
-                disturbed: sender.disturbed(),
-            };
             decide(
                 phase,
                 result.as_ref().map_err(facts).copied(),
-                circumstances,
+                self.circumstances(sender, started),
             )
         };
         let started = Instant::now();
@@ -167,15 +163,25 @@ impl KafkaMember {
         (judge(Phase::Commit, &committed, started), committed.err())
     }
 
+    fn circumstances(&self, sender: &Sender, started: Instant) -> Circumstances {
+        let options = self.shared.clients.options();
+        let disturbed = sender.disturbed();
+        Circumstances {
+            took: match options.without_guard {
+                true => Duration::ZERO,
+                false => started.elapsed(),
+            },
+            request_max: options.request_timeout,
+            disturbed: disturbed && !options.without_guard,
+        }
+    }
+
     /// Rolls back; `false` when the producer is of no more use.
-    fn roll_back(sender: &Sender) -> bool {
+    fn roll_back(&self, sender: &Sender) -> bool {
         sender.reset(0);
         let started = Instant::now();
         let aborted = sender.producer.abort_transaction(CALL_TIMEOUT);
-        let circumstances = Circumstances {
-            took: started.elapsed(),
-            disturbed: sender.disturbed(),
-        };
+        let circumstances = self.circumstances(sender, started);
         let outcome = aborted.as_ref().map_err(facts).copied();
         decide(Phase::Abort, outcome, circumstances) == Decision::GoOn
     }

@@ -10,10 +10,10 @@
 //! - here: [`Lake`], which finds, makes and opens tables
 //! - [`table`]: [`LakeTable`]: progress, appending, compaction
 //! - [`reader`]: byte ranges of files, for readers that pick rows
-//! - `runtime` (private): threads of a stage for its store
+//! - [`runtime`]: threads of a stage for its store
 
 pub mod reader;
-pub(crate) mod runtime;
+pub mod runtime;
 pub mod table;
 #[cfg(test)]
 mod tests;

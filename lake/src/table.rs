@@ -18,7 +18,7 @@ use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use driftline_log::failpoint;
 use object_store::path::Path;
 
-use super::{LakeError, PARTITION_COLUMNS, delta_fields};
+use crate::{LakeError, PARTITION_COLUMNS, delta_fields};
 
 /// Rows of one row group: statistics and skipping work per group, and a group of a wide table must
 /// fit in memory.
@@ -72,7 +72,7 @@ pub struct LakeTable {
 }
 
 impl LakeTable {
-    pub(super) fn new(name: &str, table: DeltaTable) -> Self {
+    pub(crate) fn new(name: &str, table: DeltaTable) -> Self {
         Self {
             name: name.into(),
             table,
@@ -255,7 +255,7 @@ impl LakeTable {
     }
 
     /// Adds the columns that the table does not have yet; they are null in older rows.
-    pub(super) async fn widen(mut self, schema: &SchemaRef) -> Result<Self, LakeError> {
+    pub(crate) async fn widen(mut self, schema: &SchemaRef) -> Result<Self, LakeError> {
         let wrong = |problem: String| LakeError::Schema {
             table: self.name.clone(),
             problem,

@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// A runtime of one stage, on which the stage's own thread waits. Unlike tokio's it may be dropped
 /// anywhere, from within another runtime too.
 #[derive(Debug)]
-pub(crate) struct StoreRuntime {
+pub struct StoreRuntime {
     handle: Handle,
     runtime: Option<Runtime>,
 }
@@ -17,7 +17,7 @@ impl StoreRuntime {
     ///
     /// # Errors
     /// When the operating system gives none.
-    pub(crate) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+    pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(name)
@@ -30,7 +30,7 @@ impl StoreRuntime {
     }
 
     /// Waits for something of the store.
-    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.handle.block_on(future)
     }
 }

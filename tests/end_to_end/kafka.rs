@@ -1,0 +1,36 @@
+//! On a real Kafka: `DRIFTLINE_KAFKA=host:port`, which `./test` provides where it can.
+
+mod delayed;
+mod demo;
+mod kills;
+mod security;
+mod server;
+mod topics;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The broker, and a prefix that no other test and no other run has; says loudly where there is none.
+fn broker(case: &str) -> Option<(String, String)> {
+    let Ok(brokers) = std::env::var("DRIFTLINE_KAFKA") else {
+        eprintln!("SKIPPED {case}: set DRIFTLINE_KAFKA=host:port, see tests/kafka/start");
+        return None;
+    };
+    let run = tempfile::Builder::new().prefix("run").tempdir().unwrap();
+    let run = run.path().file_name().unwrap().to_str().unwrap().to_owned();
+    Some((brokers, format!("{run}.{case}.")))
+}
+
+/// Writes a configuration; its path.
+fn config(dir: &Path, text: &str) -> PathBuf {
+    let file = dir.join("driftline.toml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// A command with a configuration.
+fn with_config(dir: &Path, file: &Path) -> Command {
+    let mut command = super::harness::command(dir);
+    command.arg("--config").arg(file);
+    command
+}
