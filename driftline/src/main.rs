@@ -1,6 +1,7 @@
 //! `driftline`: the one binary. See `driftline help`.
 
 mod changes;
+mod compare;
 mod config;
 mod control;
 mod demo;
@@ -32,6 +33,8 @@ use output::{OutputFormat, Usage};
 const FAILED: u8 = 1;
 /// Exit code for wrong usage or configuration; clap uses it as well.
 const USAGE: u8 = 2;
+/// Exit code when drift was found and the caller asked to be told.
+const DRIFTED: u8 = 3;
 
 /// Streaming telemetry and drift detection for machine-learning models on devices.
 #[derive(Debug, Parser)]
@@ -72,6 +75,8 @@ enum Command {
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
+    /// Compares two files column by column.
+    Compare(Box<compare::CompareArgs>),
     /// Finds where a stream of numbers changes.
     Changes(changes::ChangesArgs),
     /// Estimates the performance of a classifier without labels.
@@ -182,6 +187,13 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             serve::run(config, &dir, role).await?;
         }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
+        Command::Compare(args) => {
+            let compare = || compare::run(&args, format, cli.quiet);
+            return Ok(match tokio::task::block_in_place(compare)? {
+                true => ExitCode::from(DRIFTED),
+                false => ExitCode::SUCCESS,
+            });
+        }
         Command::Changes(args) => tokio::task::block_in_place(|| changes::run(&args, format))?,
         Command::Performance(args) => {
             tokio::task::block_in_place(|| performance::run(&args, format))?;

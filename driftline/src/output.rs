@@ -62,6 +62,35 @@ pub(crate) fn write(value: &Value, format: OutputFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes rows of cells under a header, as a table or CSV.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn write_rows(
+    header: &[&str],
+    rows: &[Vec<String>],
+    is_csv: bool,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if is_csv {
+        let mut writer = csv::Writer::from_writer(out);
+        writer.write_record(header)?;
+        for row in rows {
+            writer.write_record(row)?;
+        }
+        writer.flush()?;
+        return Ok(());
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    writeln!(out, "{table}")?;
+    Ok(())
+}
+
 fn rows(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(rows) => rows.iter().collect(),

@@ -1,6 +1,7 @@
 //! What crosses rooms, on the built binary as a user runs it.
 
 mod changes;
+mod compare;
 mod compose;
 mod crash;
 mod demo;

@@ -163,14 +163,15 @@ impl Numbers {
     /// Weights between cuts, as the rows that they are worth: shares times (Σw)² / Σw² (Kish 1965) in bins
     /// of eight such rows or more. Tests on these are approximate.
     #[must_use]
-    pub fn of_weights(cuts: &Cuts, binned: Sides<&Binned>, moments: Sides<Moments>) -> Self {
+    pub fn of_weights(cuts: &Cuts, binned: Sides<&Binned>) -> Self {
         let worth = binned.map(Binned::effective_rows);
         let total = binned.map(|it| it.weights().iter().sum::<f64>());
         let share = |side: &Binned, bin: usize, total: f64, worth: f64| match total > 0.0 {
             true => side.weights()[bin] / total * worth,
             false => 0.0,
         };
-        let fine = Self::of_bins(cuts, binned, moments);
+        let none = Moments::from_sums(0, 0, 0, 1.0);
+        let fine = Self::of_bins(cuts, binned, Sides::new(none, none));
         let mut this = Self {
             points: Vec::new(),
             is_value: Vec::new(),
@@ -212,6 +213,11 @@ impl Numbers {
             this.counts.current.push(whole(c, &mut rest.current));
             (rows, place, begin) = (Sides::default(), 0.0, bin + 1);
         }
+        let points = &this.points;
+        this.moments = this
+            .counts
+            .as_ref()
+            .map(|counts| moments_of(points, counts));
         this
     }
 
@@ -234,6 +240,22 @@ impl Numbers {
                 .map(|(begin, end)| counts[*begin..end].iter().sum())
                 .collect()
         })
+    }
+}
+
+/// Moments of rows that lie at their bins' points.
+fn moments_of(points: &[f64], counts: &[u64]) -> Moments {
+    let rows: u64 = counts.iter().sum();
+    let n = (rows as f64).max(1.0);
+    let placed = || points.iter().zip(counts).map(|(x, c)| (*x, *c as f64));
+    let mean = placed().map(|(x, c)| x * (c / n)).sum::<f64>();
+    let squares = placed()
+        .map(|(x, c)| (x - mean) * (x - mean) * c)
+        .sum::<f64>();
+    Moments {
+        rows,
+        mean,
+        variance: if rows > 1 { squares / (n - 1.0) } else { 0.0 },
     }
 }
 

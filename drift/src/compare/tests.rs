@@ -202,10 +202,9 @@ fn weights_stand_for_rows() {
         skewed.weigh(&cuts, value, if value < 0.5 { 2.0 } else { 1.0 });
     }
     assert_eq!(weighed.effective_rows(), 2_000.0);
-    let moments = Sides::new(Running::default().moments(), Running::default().moments());
-    let equal = Numbers::of_weights(&cuts, Sides::new(&weighed, &weighed), moments);
+    let equal = Numbers::of_weights(&cuts, Sides::new(&weighed, &weighed));
     assert_eq!(equal.shares().reference, [200; 10]);
-    let moved = Numbers::of_weights(&cuts, Sides::new(&weighed, &skewed), moments);
+    let moved = Numbers::of_weights(&cuts, Sides::new(&weighed, &skewed));
     let shares = moved.shares().current;
     let below: u64 = shares[..5].iter().sum();
     let all: u64 = shares.iter().sum();

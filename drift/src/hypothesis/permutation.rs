@@ -148,7 +148,9 @@ impl Groups {
         let u = point.s * (point.determinant / point.base).sqrt();
         // The largest term of the dealing bounds the tail where the point runs off to infinity.
         let bound = (-point.exponent).exp();
-        if !(w.is_finite() && u.is_finite() && w > 0.0 && u > 0.0) || !point.converged {
+        // Comparisons with NaN are false.
+        let is_sound = point.converged && w > 0.0 && u > 0.0 && w.is_finite() && u.is_finite();
+        if !is_sound {
             return bound.min(1.0);
         }
         let density = (-0.5 * w * w).exp() / (2.0 * PI).sqrt();
