@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::super::harness::{json, repository};
-use super::broker;
+use super::{alone, broker};
 
 /// Scenario: two gateways, two processes each of profile, detect and archive, and alerting on one Kafka;
 /// 60,000 rows of 120 devices with resends, lost replies and reboots, while processes are killed with
@@ -17,6 +17,7 @@ fn nothing_is_lost_or_doubled_by_kills() {
     let Some((brokers, _)) = broker("kills") else {
         return;
     };
+    let _alone = alone();
     let output = Command::new("python3")
         .arg(repository("tests/kafka/kill_loop.py"))
         .args(["--kafka", &brokers])
