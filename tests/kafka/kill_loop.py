@@ -198,6 +198,7 @@ bundles = "{self.work}/bundles"
 kafka = "{args.kafka}"
 prefix = "{args.run}.{name}."
 partitions = {args.partitions}
+replication = {min(3, len(args.kafka.split(",")))}
 session_timeout = "{args.session_timeout}"
 [lake]
 url = "{self.work}/lake"
@@ -509,7 +510,7 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
             elif deed == "leave":
                 pipeline.leave(rng.choice(awake))
             else:
-                tool("restart", args.kafka)
+                tool("restart", rng.choice(args.kafka.split(",")))
             pipeline.look_after()
             if (at + 1) % 25 == 0:
                 say(f"{name}: {at + 1} of {len(deeds)} deeds")
@@ -591,19 +592,21 @@ def main():
     parser.add_argument("--kill-every", type=float, default=1.5, help="seconds between kills, on average")
     parser.add_argument("--stops", type=int, default=8)
     parser.add_argument("--leaves", type=int, default=10, help="processes asked to end, which then join again")
-    parser.add_argument("--stop-for", type=float, default=6, help="seconds, longer than the session timeout")
+    parser.add_argument("--stop-for", type=float, default=7, help="seconds, longer than the session timeout")
     parser.add_argument("--seconds", type=float, default=20, help="least time that sending takes")
     parser.add_argument("--partitions", type=int, default=3)
     parser.add_argument("--resends", type=float, default=0.08)
     parser.add_argument("--lost-replies", type=float, default=0.03)
-    parser.add_argument("--session-timeout", default="2s")
-    parser.add_argument("--patience", type=float, default=300, help="seconds until a run must be at rest")
+    parser.add_argument("--session-timeout", default="3s")
+    parser.add_argument("--patience", type=float, default=600, help="seconds until a run must be at rest")
     parser.add_argument("--log", default="info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn")
     parser.add_argument("--keep", help="folder for input, logs and lakes; without it they are removed")
     args = parser.parse_args()
     own = not args.kafka
     if own:
-        args.kafka = tool("start").stdout.strip()
+        # A broker alone must not be killed: Kafka 4.3.0 was seen to forget marks of transactions while
+        # it starts, when no other node leads the partitions.
+        args.kafka = tool("start", *(["--nodes", "3"] if args.broker_kills else [])).stdout.strip()
     elif args.broker_kills or args.broker_stall:
         parser.error("--broker-kills and --broker-stall take a broker of its own: leave --kafka out")
     args.run = f"kill{args.seed}.{os.getpid()}.{int(time.time())}"
