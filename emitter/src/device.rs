@@ -348,7 +348,7 @@ impl Device {
     }
 
     /// Takes a power and connectivity reading: values by column name, in the column's unit
-    /// ([`RowSchema::health`]). `false` when the spool is full.
+    /// ([`driftline_schemas::rows::RowSchema::health`]). `false` when the spool is full.
     ///
     /// # Errors
     /// [`DeviceError::Field`] when there is no such column.

@@ -2,7 +2,7 @@
 //!
 //! Records are held, as columns, until there are enough of them or they have waited long enough;
 //! then a topic's rows go to its table in one Delta commit that carries the log's offsets
-//! ([`crate::lake`]), and after it the same offsets, and which frames were counted, go to the log
+//! ([`driftline_lake`]), and after it the same offsets, and which frames were counted, go to the log
 //! in one step.
 //!
 //! ```text

@@ -74,7 +74,7 @@ fn degenerate_columns_have_their_fate() {
     );
     let moved = numbers("x", vec![4.0; 60], vec![5.0; 60]);
     assert!(!drifted(&moved).is_empty());
-    let mut lost = numbers("x", vec![4.0, 5.0, 6.0].repeat(20), Vec::new());
+    let mut lost = numbers("x", [4.0, 5.0, 6.0].repeat(20), Vec::new());
     lost.rows.current = 60;
     lost.missing.current = 60;
     assert_eq!(drifted(&lost), ["missing"]);

@@ -265,11 +265,14 @@ fn kinds(request: &Request, first: &Sides<First>) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
+/// What readings of some columns each of a file found.
+type Parts<T> = Vec<(Vec<usize>, T)>;
+
 /// Runs one reading of both files, on as many threads as there are processors.
 fn run<T: Send>(
     request: &Request,
     work: impl Fn(&Job<'_>) -> Result<T> + Sync,
-) -> Result<Sides<Vec<(Vec<usize>, T)>>> {
+) -> Result<Sides<Parts<T>>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut jobs = Vec::new();
     for is_current in [true, false] {
@@ -287,7 +290,7 @@ fn run<T: Send>(
         }
     }
     let queue = Mutex::new(jobs.into_iter());
-    let done = Mutex::new(Sides::<Vec<(Vec<usize>, T)>>::new(Vec::new(), Vec::new()));
+    let done = Mutex::new(Sides::<Parts<T>>::new(Vec::new(), Vec::new()));
     let worker = || -> Result<()> {
         loop {
             // The lock is held for a moment and nothing in it panics.

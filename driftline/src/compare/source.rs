@@ -15,8 +15,14 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::files::{is_missing, is_parquet, open};
 
-/// Rows of a block: some columns of it stay in the second cache.
-const BLOCK_ROWS: usize = 8192;
+/// Most rows of a block: some columns of it stay in the second cache.
+const BLOCK_ROWS_MAX: usize = 8192;
+/// Values of a block: some tens of megabytes as texts, however many columns a file has.
+const BLOCK_VALUES: usize = 1 << 20;
+
+fn block_rows(columns: usize) -> usize {
+    (BLOCK_VALUES / columns.max(1)).clamp(1, BLOCK_ROWS_MAX)
+}
 
 /// What a file says that a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +107,9 @@ impl Source {
             let file = File::open(&self.path).with_context(place)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?;
             let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
-            let reader = builder.with_projection(mask).with_batch_size(BLOCK_ROWS);
+            let reader = builder
+                .with_projection(mask)
+                .with_batch_size(block_rows(places.len()));
             for batch in reader.build().with_context(place)? {
                 on(batch.with_context(place)?.columns()).with_context(place)?;
             }
@@ -115,7 +123,7 @@ impl Source {
         let reader = arrow::csv::ReaderBuilder::new(Arc::new(Schema::new(fields)))
             .with_header(true)
             .with_projection(places.to_vec())
-            .with_batch_size(BLOCK_ROWS)
+            .with_batch_size(block_rows(places.len()))
             .build_buffered(BufReader::new(open(&self.path).with_context(place)?))
             .with_context(place)?;
         for batch in reader {

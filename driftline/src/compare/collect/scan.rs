@@ -8,7 +8,7 @@ use driftline_drift::compare::{Binned, Cuts, Sides};
 
 use super::super::source::{self, Declared, Source};
 use super::tally::{Counted, Names, Tally};
-use super::{COMPAT_VALUES_MAX, GROUPS_MAX, Kind, Plan, Request, Wanted};
+use super::{COMPAT_VALUES_MAX, GROUPS_MAX, Kind, Parts, Plan, Request, Wanted};
 
 /// Columns of one file to read together.
 pub(super) struct Job<'a> {
@@ -50,7 +50,7 @@ impl First {
     }
 
     /// Puts the columns of several readings in their places.
-    pub(super) fn join(parts: Vec<(Vec<usize>, Self)>, columns: usize) -> Self {
+    pub(super) fn join(parts: Parts<Self>, columns: usize) -> Self {
         let blank = || Rows {
             rows: 0,
             columns: (0..columns).map(|_| Tally::default()).collect(),
@@ -88,7 +88,7 @@ impl Second {
         columns?.get(at)?.as_ref()
     }
 
-    pub(super) fn join(parts: Vec<(Vec<usize>, Self)>, columns: usize) -> Self {
+    pub(super) fn join(parts: Parts<Self>, columns: usize) -> Self {
         let blank = || (0..columns).map(|_| None).collect::<Vec<_>>();
         let mut joined = Self {
             all: blank(),
