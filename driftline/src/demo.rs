@@ -348,7 +348,7 @@ const QUESTIONS: [(&str, &str); 2] = [
     ),
     (
         "which measures crossed most often?",
-        "SELECT signal, cohort, count(*) AS windows FROM measures WHERE crossed \
+        "SELECT signal, cohort, count(*) AS windows FROM final_measures WHERE crossed \
          GROUP BY signal, cohort ORDER BY windows DESC, signal, cohort LIMIT 8",
     ),
 ];

@@ -18,7 +18,6 @@ mod replay;
 mod serve;
 mod simulate;
 mod sql;
-mod stores;
 mod telemetry;
 mod topics;
 
@@ -172,7 +171,6 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         },
     };
     let _exporters = telemetry::init(&telemetry, cli.quiet)?;
-    stores::register();
     match cli.command {
         Command::Demo(args) => {
             let format = cli.format.unwrap_or(OutputFormat::Table);

@@ -11,9 +11,11 @@
 //! - [`table`]: [`LakeTable`]: progress, appending, compaction
 //! - [`reader`]: byte ranges of files, for readers that pick rows
 //! - [`runtime`]: threads of a stage for its store
+//! - `store` (private): object stores that a lake may lie in
 
 pub mod reader;
 pub mod runtime;
+mod store;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -112,6 +114,7 @@ pub struct Lake {
 impl Lake {
     /// A lake; nothing is read or made yet.
     pub fn new(config: &LakeConfig) -> Self {
+        store::register();
         Self {
             base: config.url.trim_end_matches('/').to_owned(),
             options: config.options.clone(),

@@ -1,5 +1,7 @@
 //! Tables in a folder of their own.
 
+mod s3;
+
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};

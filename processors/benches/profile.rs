@@ -34,10 +34,10 @@ use driftline_schemas::rows::{Column, FieldType, Kind, Rows, Values};
 use driftline_schemas::source::{FrameHead, Origin};
 use driftline_schemas::topic;
 
-const FEATURES: usize = 12;
+const FEATURES: usize = 16;
 const DEVICES: u32 = 2_000;
-const ROWS_PER_RECORD: usize = 8_192;
-const RECORDS: usize = 64;
+const ROWS_PER_RECORD: usize = 1_000;
+const RECORDS: usize = 512;
 const T0: i64 = 1_767_571_200_000_000;
 const MEASURE_FOR: Duration = Duration::from_secs(3);
 
@@ -298,7 +298,8 @@ fn binning(bundle: &Bundle) -> usize {
 fn main() {
     let bundle = bundle();
     println!("{FEATURES} features, {DEVICES} devices, {ROWS_PER_RECORD} rows a record, one core");
-    for rows_per_frame in [1, 16, 256] {
+    // Divisors of a record's rows, so that records are full.
+    for rows_per_frame in [1, 10, 250] {
         let records = records(&bundle, rows_per_frame);
         let bytes: usize = records.iter().map(Record::size).sum();
         let bare = rate(best(|| decode_and_count(&bundle, &records)));

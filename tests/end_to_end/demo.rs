@@ -1,6 +1,8 @@
 //! The demo, from the command line, and its lake.
 
-use crate::harness::{driftline, json};
+use std::path::Path;
+
+use crate::harness::{self, driftline, json};
 
 /// Scenario: the demo with one fault of each kind.
 /// Guarantee: each is found as what it is and nothing else is; every acknowledged row is in the lake
@@ -35,6 +37,64 @@ fn the_demo_finds_what_was_injected() {
     let answer = json(&driftline(&dir, &["sql", "-c", sql, "--format", "json"]));
     assert_eq!(answer[0]["n"], rows["acknowledged"]);
     assert_eq!(answer[0]["ids"], rows["acknowledged"], "no inference twice");
+    assert_raw_rows_give_the_profiles(&dir);
+    assert_findings_are_recomputed(&dir);
+}
+
+/// Counting a day of raw rows in SQL gives the bins that the pipeline's profiles merge to.
+fn assert_raw_rows_give_the_profiles(dir: &Path) {
+    let day = "'2026-01-07T00:00:00Z' AND X < '2026-01-08T00:00:00Z'";
+    let of = |column: &str| format!("{column} >= {}", day.replace('X', column));
+    let layout = harness::sql(
+        dir,
+        "SELECT edges, resolution FROM profiles WHERE signal = 'pressure' LIMIT 1",
+    );
+    let raw = harness::sql(
+        dir,
+        &format!(
+            "SELECT profile(features[3], {}, {}) AS bins FROM inferences WHERE site = 'north-1' AND {}",
+            layout[0]["edges"],
+            layout[0]["resolution"],
+            of("event_time")
+        ),
+    );
+    let merged = harness::sql(
+        dir,
+        &format!(
+            "SELECT merge_bins(bins) AS bins FROM profiles
+             WHERE signal = 'pressure' AND site = 'north-1' AND {}",
+            of("pane_start")
+        ),
+    );
+    assert_eq!(raw[0]["bins"], merged[0]["bins"]);
+    let counts = raw[0]["bins"].as_array().unwrap();
+    let rows: u64 = counts.iter().filter_map(serde_json::Value::as_u64).sum();
+    assert!(rows > 1_000, "{rows}");
+}
+
+/// The SQL that a finding carries runs on the lake and, where it is about one window, gives the very
+/// value of that window's measure.
+fn assert_findings_are_recomputed(dir: &Path) {
+    let findings = harness::sql(
+        dir,
+        "SELECT f.sql, m.value AS measured FROM findings f
+         LEFT JOIN final_measures m ON m.method = 'psi' AND m.cohort = f.scope
+             AND m.signal = f.signals[1] AND m.window_start = f.window_start
+             AND f.window_end - f.window_start = INTERVAL '1 hour'
+             AND f.sql LIKE '%>= to_timestamp_micros(' || (extract(epoch FROM f.window_start)::bigint) || '%'
+         WHERE f.kind IN ('input_drift', 'concept_drift')",
+    );
+    let mut compared = 0;
+    for finding in &findings {
+        let again = harness::sql(dir, finding["sql"].as_str().unwrap());
+        let psi = again[0]["psi"].as_f64().unwrap();
+        assert!(psi > 0.0);
+        if let Some(measured) = finding["measured"].as_f64() {
+            assert_eq!(psi.to_bits(), measured.to_bits(), "{finding}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "{findings:#?}");
 }
 
 /// Scenario: the demo on a healthy estate.

@@ -9,6 +9,13 @@ mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests that keep many processes busy wait for one another, since brokers and sessions know real time.
+fn alone() -> MutexGuard<'static, ()> {
+    static BUSY: Mutex<()> = Mutex::new(());
+    BUSY.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The broker, and a prefix that no other test and no other run has; says loudly where there is none.
 fn broker(case: &str) -> Option<(String, String)> {

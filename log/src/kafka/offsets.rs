@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::Offset;
 
 use super::CALL_TIMEOUT;
@@ -61,7 +62,15 @@ pub(super) fn committed<C: ConsumerContext>(
     }
     let list = consumer
         .committed_offsets(list, CALL_TIMEOUT)
-        .map_err(|error| failed("read committed offsets", &error))?;
+        .map_err(|error| match super::decide::code(&error) {
+            // The broker makes them wait while a transaction on them is open.
+            Some(Code::OperationTimedOut) => LogError::storage(
+                "kafka: committed offsets were not told in time; where this goes on, a transaction \
+                 that nobody ends holds them: kafka-transactions.sh find-hanging names it",
+                true,
+            ),
+            _ => failed("read committed offsets", &error),
+        })?;
     let mut found = Vec::with_capacity(asked.len());
     for at in asked {
         let element = list

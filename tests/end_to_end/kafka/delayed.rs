@@ -11,8 +11,8 @@ use driftline_log::{
     Log, Output, Polled, Position, ReadLimits, StageLog, StageSpec, Step, TopicSpec,
 };
 
-use super::broker;
 use super::server::Server;
+use super::{alone, broker};
 
 /// Number of the request `EndTxn` in Kafka's protocol.
 const END_TXN: i16 = 26;
@@ -254,6 +254,7 @@ fn a_stray_end_ends_nothing() {
     if broker("delayed").is_none() || Server::is_missing() {
         return;
     }
+    let _alone = alone();
     let (early, after_all) = held_back(false);
     assert!(
         early.iter().all(|value| value == "first"),

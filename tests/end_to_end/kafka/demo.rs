@@ -1,7 +1,7 @@
 //! The demo on Kafka.
 
 use super::super::harness::json;
-use super::broker;
+use super::{alone, broker};
 
 /// Scenario: the demo with a Kafka broker in place of the embedded log.
 /// Guarantee: it comes to its end, finds what was injected and nothing else, and rows acknowledged, in
@@ -11,6 +11,7 @@ fn the_demo_runs_on_kafka() {
     let Some((brokers, _)) = broker("demo") else {
         return;
     };
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let output = super::super::harness::command(&folder.path().join("demo"))
         .args([

@@ -2,7 +2,7 @@
 
 use super::super::harness::json;
 use super::server::Server;
-use super::{broker, config, with_config};
+use super::{alone, broker, config, with_config};
 
 /// Scenario: a broker that speaks TLS only and asks for a password, by PLAIN and by SCRAM; then with a
 /// wrong password, and without its authority.
@@ -14,6 +14,7 @@ fn tls_and_passwords_are_configuration() {
     if broker("security").is_none() || Server::is_missing() {
         return;
     }
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let secured = Server::start(&["--secure", dir.to_str().unwrap()]);

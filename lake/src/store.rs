@@ -8,7 +8,7 @@
 //! S3 itself, MinIO and others do.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use deltalake::logstore::{
     LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore,
@@ -89,14 +89,17 @@ fn credentials<'a>(text: &'a str, profile: &str) -> Vec<(&'a str, &'a str)> {
     found
 }
 
-/// Makes the stores known to the lake.
+/// Makes the stores known to Delta, once.
 pub(crate) fn register() {
-    for scheme in ["s3://", "s3a://"] {
-        if let Ok(url) = Url::parse(scheme) {
-            object_store_factories().insert(url.clone(), Arc::new(S3));
-            logstore_factories().insert(url, Arc::new(S3));
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        for scheme in ["s3://", "s3a://"] {
+            if let Ok(url) = Url::parse(scheme) {
+                object_store_factories().insert(url.clone(), Arc::new(S3));
+                logstore_factories().insert(url, Arc::new(S3));
+            }
         }
-    }
+    });
 }
 
 #[cfg(test)]
