@@ -331,10 +331,18 @@ const REACHABLE_P: f64 = 1e-3;
 pub fn largest_share(pair: Pair<'_>) -> Option<LargestShare> {
     let (n, m) = (pair.reference_rows(), pair.current_rows());
     let (mut asked, mut filled, mut best) = (0_u64, 0_u64, None::<LargestShare>);
+    // Neighbouring bins often hold as many rows: values that do not recur hold one each.
+    let (mut known_rows, mut known_p) = (0, 1.0);
     for (bin, (&r, &c)) in pair.reference().iter().zip(pair.current()).enumerate() {
         let rows = r + c;
         filled += u64::from(rows > 0);
-        if rows == 0 || rows == n + m || best_p(rows, n, m) > REACHABLE_P {
+        if rows == 0 || rows == n + m {
+            continue;
+        }
+        if rows != known_rows {
+            (known_rows, known_p) = (rows, best_p(rows, n, m));
+        }
+        if known_p > REACHABLE_P {
             continue;
         }
         asked += 1;
