@@ -37,7 +37,7 @@ impl Drop for Exporters {
 /// When the filter or the endpoint is wrong.
 pub(crate) fn init(config: &TelemetryConfig, quiet: bool) -> anyhow::Result<Exporters> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| match quiet {
-        true => "error".into(),
+        true => "error,delta_kernel=off,buoyant_kernel=off".into(),
         false => config.log.clone(),
     });
     let filter = EnvFilter::try_new(&directives)
