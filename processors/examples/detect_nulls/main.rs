@@ -1,0 +1,239 @@
+//! False alarms of the detect stage on estates where nothing changes, beside the budget.
+//!
+//! Every model has a reference of four weeks; then its detect stage, with the default configuration
+//! (one false alarm a month), is fed hour by hour with profiles as the profile stage would append
+//! them. A finding that opens is an alarm, also when late data refute it afterwards.
+//!
+//! ```text
+//! cargo run --profile bench -p driftline-processors --example detect_nulls -- --models 100 --months 10
+//! … --family 2          # one family, as numbered in the table
+//! … --wide --models 10  # 200 features and 50 cohorts
+//! ```
+//!
+//! Ends with 1 when a family has significantly more alarms than 1.3 times the budget (95 %).
+
+#![allow(clippy::print_stdout, reason = "it prints its answer")]
+
+mod estate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use driftline_log::memory::MemoryLog;
+use driftline_log::runner::{Stage, StageError, StepInput};
+use driftline_log::{Assignment, Log, Record, TopicSpec};
+use driftline_processors::bundles::Bundles;
+use driftline_processors::detect::{DetectConfig, DetectStage, DetectStats};
+use driftline_schemas::bundle::Bundle;
+use driftline_schemas::clock::HOUR_US;
+use driftline_schemas::measure::{Finding, FindingKind, FindingState};
+use driftline_schemas::profile::batch::ProfileBatch;
+use driftline_schemas::topic;
+
+use estate::{Estate, Family, Size, T0_US};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const MONTH_HOURS: i64 = 30 * 24;
+const NARROW: Size = Size {
+    numbers: 3,
+    sites: 2,
+    devices_per_site: 4,
+    rows_per_hour: 25,
+};
+const WIDE: Size = Size {
+    numbers: 200,
+    sites: 49,
+    devices_per_site: 2,
+    rows_per_hour: 20,
+};
+
+struct Shelf(Arc<Bundle>);
+
+impl Bundles for Shelf {
+    fn bundle(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: &str,
+    ) -> std::result::Result<Option<Arc<Bundle>>, StageError> {
+        Ok(Some(Arc::clone(&self.0)))
+    }
+}
+
+/// Alarms by kind; those that late data refuted.
+#[derive(Debug, Default)]
+struct Alarms {
+    by_kind: BTreeMap<FindingKind, u64>,
+    refuted: u64,
+    open: BTreeSet<String>,
+}
+
+impl Alarms {
+    fn hear(&mut self, finding: &Finding) {
+        match finding.state {
+            FindingState::Drifted => {
+                if self.open.insert(finding.key.clone()) {
+                    *self.by_kind.entry(finding.kind).or_default() += 1;
+                }
+            }
+            FindingState::Recovered => {
+                self.open.remove(&finding.key);
+            }
+            FindingState::Refuted => {
+                self.refuted += u64::from(self.open.remove(&finding.key));
+            }
+        }
+    }
+}
+
+/// One model over some months.
+fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
+    let mut estate = Estate::new(family, size, seed)?;
+    let bundle = estate.bundle()?;
+    let log = MemoryLog::new();
+    let topics = [
+        topic::INFERENCES,
+        topic::PROFILES,
+        topic::MEASURES,
+        topic::FINDINGS,
+    ];
+    log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))?;
+    let mut stage = DetectStage::new(
+        DetectConfig::default(),
+        &log,
+        Arc::new(Shelf(bundle)),
+        DetectStats::default(),
+    )?;
+    stage.assigned(Assignment {
+        partition: 0,
+        positions: Vec::new(),
+        state: BTreeMap::new(),
+    })?;
+    let mut alarms = Alarms::default();
+    for hour in 0..months * MONTH_HOURS {
+        let batch = ProfileBatch {
+            input_partition: 0,
+            watermark_us: T0_US + hour * HOUR_US + HOUR_US / 2,
+            cells: estate.cells(hour)?,
+        };
+        let record = Record {
+            topic: topic::PROFILES.into(),
+            partition: 0,
+            offset: hour as u64,
+            key: Vec::new().into(),
+            value: Some(batch.encode().into()),
+            timestamp_us: 0,
+        };
+        let step = stage.step(StepInput {
+            records: &[record],
+            now_us: T0_US + hour * HOUR_US,
+            caught_up: true,
+        })?;
+        for output in step.outputs.iter().filter(|o| &*o.topic == topic::FINDINGS) {
+            let value = output.value.as_deref().unwrap_or_default();
+            alarms.hear(&serde_json::from_slice(value)?);
+        }
+    }
+    Ok(alarms)
+}
+
+/// All models of a family, on as many threads as there are cores.
+fn family(family: Family, size: Size, models: u64, months: i64) -> Result<Alarms> {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || -> Result<Alarms> {
+        let mut all = Alarms::default();
+        loop {
+            let model = next.fetch_add(1, Ordering::Relaxed);
+            if model >= models {
+                return Ok(all);
+            }
+            let alarms = run(family, size, model, months)?;
+            all.refuted += alarms.refuted;
+            for (kind, count) in alarms.by_kind {
+                *all.by_kind.entry(kind).or_default() += count;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = Alarms::default();
+        for thread in threads {
+            let alarms = thread
+                .join()
+                .map_err(|_| "a thread of the measurement panicked")??;
+            all.refuted += alarms.refuted;
+            for (kind, count) in alarms.by_kind {
+                *all.by_kind.entry(kind).or_default() += count;
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// Bounds of a 95 % interval of a Poisson count's mean (Byar's approximation, within 1 % from 5 on).
+fn interval(count: u64) -> (f64, f64) {
+    let bound = |count: f64, z: f64| {
+        if count <= 0.0 {
+            return 0.0;
+        }
+        count * (1.0 - 1.0 / (9.0 * count) + z / (3.0 * count.sqrt())).powi(3)
+    };
+    (bound(count as f64, -1.96), bound(count as f64 + 1.0, 1.96))
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |name: &str, otherwise: u64| -> u64 {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
+            .unwrap_or(otherwise)
+    };
+    let wide = arguments.iter().any(|argument| argument == "--wide");
+    let (models, months) = (
+        number("--models", 10),
+        number("--months", if wide { 1 } else { 10 }) as i64,
+    );
+    let chosen = number("--family", 0) as usize;
+    let size = if wide { WIDE } else { NARROW };
+    let all = if wide {
+        &Family::ALL[..1]
+    } else {
+        &Family::ALL[..]
+    };
+    println!(
+        "|   | estates with | model-months | alarms | a month (95 %) | input | output | concept | refuted by late data |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut too_many = false;
+    for (at, null) in all.iter().enumerate() {
+        if chosen != 0 && chosen != at + 1 {
+            continue;
+        }
+        let alarms = family(*null, size, models, months)?;
+        let count = |kind| alarms.by_kind.get(&kind).copied().unwrap_or(0);
+        let total: u64 = alarms.by_kind.values().sum();
+        let all_months = models as f64 * months as f64;
+        let (low, high) = interval(total);
+        too_many |= low / all_months > 1.3;
+        println!(
+            "| {} | {} | {all_months} | {total} | {:.3} ({:.3} to {:.3}) | {} | {} | {} | {} |",
+            at + 1,
+            null.name(),
+            total as f64 / all_months,
+            low / all_months,
+            high / all_months,
+            count(FindingKind::InputDrift),
+            count(FindingKind::OutputDrift),
+            count(FindingKind::ConceptDrift),
+            alarms.refuted
+        );
+    }
+    match too_many {
+        true => Err("a family has more than 1.3 times the alarms that the budget allows".into()),
+        false => Ok(()),
+    }
+}
