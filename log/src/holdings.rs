@@ -76,6 +76,13 @@ impl Holdings {
         self.turn = self.turn.wrapping_add(looked);
     }
 
+    /// Whether an offset lies before where reading goes on.
+    pub(crate) fn is_before(&self, cursor: Cursor, offset: u64) -> bool {
+        self.places
+            .get(&cursor)
+            .is_some_and(|place| offset < place.next)
+    }
+
     pub(crate) fn advance(&mut self, cursor: Cursor, next: u64) {
         if let Some(place) = self.places.get_mut(&cursor) {
             place.next = next;

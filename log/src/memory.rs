@@ -76,6 +76,16 @@ impl MemoryLog {
             .push_back(fault);
     }
 
+    /// The next read fails, and can be tried again; several calls queue up, and `true` lets one pass.
+    pub fn fail_next_read(&self, passes: bool) {
+        self.local
+            .shared
+            .store
+            .lock()
+            .read_faults
+            .push_back(!passes);
+    }
+
     /// All records of a topic, by partition and offset.
     ///
     /// # Errors
@@ -115,6 +125,7 @@ struct Data {
     stages: BTreeMap<Arc<str>, Stage>,
     step_faults: VecDeque<Fault>,
     append_faults: VecDeque<Fault>,
+    read_faults: VecDeque<bool>,
 }
 
 struct Topic {
@@ -335,7 +346,10 @@ impl Store for MemoryStore {
         from: u64,
         limits: ReadLimits,
     ) -> Result<ReadBatch, LogError> {
-        let data = self.lock();
+        let mut data = self.lock();
+        if data.read_faults.pop_front() == Some(true) {
+            return Err(LogError::storage("a fault was injected", true));
+        }
         let partition = data.partition(topic, partition)?;
         let mut batch = ReadBatch {
             records: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
@@ -21,8 +22,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Reads the state of one partition as of now: everything that had been written when this was
 /// called, once its transactions have ended.
 pub(super) fn restore(clients: &Clients, stage: &str, partition: u32) -> Result<State, LogError> {
+    restore_within(clients, stage, partition, CALL_TIMEOUT)
+}
+
+/// The same, with so much patience for transactions that are open.
+pub(super) fn restore_within(
+    clients: &Clients,
+    stage: &str,
+    partition: u32,
+    patience: Duration,
+) -> Result<State, LogError> {
     let reader = clients.reader()?;
-    let state = restore_with(&reader, clients, stage, partition)?;
+    let state = restore_with(&reader, clients, stage, partition, patience)?;
     let _ = reader.unassign();
     clients.put_back(reader);
     Ok(state)
@@ -33,25 +44,30 @@ fn restore_with(
     clients: &Clients,
     stage: &str,
     partition: u32,
+    patience: Duration,
 ) -> Result<State, LogError> {
     let topic = clients.changelog(stage);
-    // The administrative client reads uncommitted, so this is the high watermark.
+    // The administrative client reads uncommitted, so this is the high watermark. The last stable
+    // offset would not do: what was committed behind somebody else's open transaction lies beyond.
     let (_, written) = clients
         .admin
         .inner()
         .fetch_watermarks(&topic, partition as i32, CALL_TIMEOUT)
         .map_err(|error| failed(&format!("look at changelog {topic}/{partition}"), &error))?;
     let written = written.max(0) as u64;
-    let first = settled(reader, &topic, partition, written)?;
+    let first = settled(reader, &topic, partition, written, patience)?;
     let mut state = State::new();
     if first >= written {
         return Ok(state);
     }
     assign(reader, &topic, partition, first)?;
     let name: Arc<str> = Arc::from(&*topic);
+    let is_of = |of: &str, at: i32| of == topic && at == partition as i32;
     let deadline = Instant::now() + POLL_INTERVAL_MAX / 2;
     loop {
         match reader.poll(CALL_TIMEOUT) {
+            // A reader serves one changelog after another: what is of the one before is not ours.
+            Some(Ok(message)) if !is_of(message.topic(), message.partition()) => {}
             Some(Ok(message)) => {
                 let record = record(&name, &message);
                 match record.value {
@@ -59,7 +75,8 @@ fn restore_with(
                     None => state.remove(&record.key[..]),
                 };
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(state),
+            Some(Err(KafkaError::PartitionEOF(at))) if at == partition as i32 => return Ok(state),
+            Some(Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(error)) => {
                 return Err(failed(
                     &format!("read changelog {topic}/{partition}"),
@@ -80,8 +97,9 @@ fn settled(
     topic: &str,
     partition: u32,
     written: u64,
+    patience: Duration,
 ) -> Result<u64, LogError> {
-    let deadline = Instant::now() + CALL_TIMEOUT;
+    let deadline = Instant::now() + patience;
     loop {
         let (first, stable) = watermarks(reader, topic, partition)?;
         if stable >= written {

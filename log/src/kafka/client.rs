@@ -116,6 +116,9 @@ impl Clients {
             crate::check::name("topic prefix", &options.prefix)?;
         }
         let admin = base(&options)
+            // Of a partition it is asked where it ends, open transactions included; librdkafka asks
+            // every client for the last stable offset otherwise, those without a consumer too.
+            .set("isolation.level", "read_uncommitted")
             .create()
             .map_err(|error| failed("connect to kafka", &error))?;
         Ok(Self {

@@ -286,6 +286,7 @@ impl KafkaMember {
         let limits = self.spec().limits;
         let (mut records, mut bytes) = (Vec::new(), 0);
         for (at, cursor) in self.holdings.in_turn().into_iter().enumerate() {
+            let partition = cursor.0;
             loop {
                 let topic = Arc::clone(self.holdings.topic(cursor));
                 let Some(input) = self.inputs.get_mut(&cursor) else {
@@ -297,6 +298,12 @@ impl KafkaMember {
                     Some(Err(error)) => Err(error),
                 };
                 match next {
+                    Ok(record) if self.holdings.is_before(cursor, record.offset) => {
+                        tracing::warn!(
+                            %topic, partition, offset = record.offset,
+                            "a record from before the place that reading started at is left out"
+                        );
+                    }
                     Ok(record) => {
                         input.at_end = false;
                         bytes += record.size();

@@ -112,14 +112,17 @@ fn log_with(values: &[(u32, u64)]) -> MemoryLog {
 }
 
 proptest! {
-    /// Whatever fails, before or after its effect, in the log or in the stage, and however records
-    /// are cut into steps: each record counts once, in state and in the outputs.
+    /// Whatever fails, before or after its effect, in the log or in the stage, in the middle of what
+    /// is gathered for a step too, and however records are cut into steps: each record counts once,
+    /// in state and in the outputs.
     #[test]
     fn counts_each_record_once(
         values in prop::collection::vec((0u32..2, 1u64..1000), 1..40),
         max_records in 1usize..7,
         faults in prop::collection::vec(prop::option::of(prop::bool::ANY), 0..30),
         fail_at in prop::collection::vec(0u64..30, 0..6),
+        reads in prop::collection::vec(prop::bool::ANY, 0..20),
+        gathers in prop::bool::ANY,
     ) {
         let log = log_with(&values);
         for fault in &faults {
@@ -129,8 +132,15 @@ proptest! {
                 None => {}
             }
         }
+        for passes in reads {
+            log.fail_next_read(passes);
+        }
         let mut stage = Sum { fail_at, ..Sum::default() };
-        runner(&log).run_until_idle(spec(max_records), &mut stage).unwrap();
+        let mut runner = runner(&log);
+        if gathers {
+            runner.options.linger = Duration::from_millis(1);
+        }
+        runner.run_until_idle(spec(max_records), &mut stage).unwrap();
         for partition in 0..2 {
             let mut sum = 0;
             let mut expected = Vec::new();

@@ -265,13 +265,17 @@ impl<'a> Turns<'a> {
         }
     }
 
+    /// What a failed poll, or those gathered before it, had read is read again: nothing of it was
+    /// stepped.
     fn poll(&mut self, wait: Duration) -> Result<Polled, Failure> {
-        self.log
-            .poll(wait)
-            .map_err(|error| match error.is_retryable() {
-                true => Failure::Again(error.to_string()),
-                false => self.stop(error),
-            })
+        match self.log.poll(wait) {
+            Ok(polled) => Ok(polled),
+            Err(error) if error.is_retryable() => {
+                self.log.rewind().map_err(|source| self.stop(source))?;
+                Err(Failure::Again(error.to_string()))
+            }
+            Err(error) => Err(self.stop(error)),
+        }
     }
 
     /// A stage that failed for now has its partitions taken away and given again.

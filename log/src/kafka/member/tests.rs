@@ -1,10 +1,13 @@
 //! Commits that do not simply work. Needs a broker, see `tests/kafka/start`.
 
+use rdkafka::producer::Producer as _;
+
 use super::*;
-use crate::api::{Log, Output, ReadLimits, TopicSpec};
+use crate::api::{Log, Output, ReadLimits, StateDelta, TopicSpec};
 use crate::error::CommitError;
-use crate::kafka::KafkaLog;
+use crate::kafka::producer::Outgoing;
 use crate::kafka::tests::{broker, next};
+use crate::kafka::{CALL_TIMEOUT, KafkaLog};
 
 fn output(value: &str) -> Output {
     Output {
@@ -82,4 +85,44 @@ fn looks_up_what_happened() {
         })
         .unwrap();
     assert_eq!(values(&log), ["one", "two"]);
+}
+
+/// Scenario: somebody was stopped in the middle of a step, so its transaction is open; the step of the
+/// partition's next owner lies behind it in the changelog, committed.
+/// Guarantee: nobody takes the state that can be read before the open transaction for all of it.
+#[test]
+fn misses_no_state_behind_an_open_transaction() {
+    let Some(log) = broker("hidden") else { return };
+    let clients = &log.shared.clients;
+    let mut member = joined(&log);
+    let stopped = Sender::open(clients, Some("stopped")).unwrap();
+    stopped.producer.begin_transaction().unwrap();
+    let outgoing = Outgoing {
+        topic: &clients.changelog("s"),
+        partition: 0,
+        key: b"stale",
+        value: Some(b"1"),
+        timestamp_ms: None,
+    };
+    stopped.reset(1);
+    stopped.send(outgoing, 0).unwrap();
+    stopped.settle().unwrap();
+    member
+        .commit(Step {
+            state: vec![StateDelta {
+                partition: 0,
+                key: b"kept".to_vec(),
+                value: Some(b"2".to_vec()),
+            }],
+            ..Step::default()
+        })
+        .unwrap();
+    let hidden = changelog::restore_within(clients, "s", 0, Duration::from_secs(2));
+    assert!(hidden.unwrap_err().is_retryable());
+    stopped.producer.abort_transaction(CALL_TIMEOUT).unwrap();
+    let state = changelog::restore(clients, "s", 0).unwrap();
+    assert_eq!(
+        state.into_iter().collect::<Vec<_>>(),
+        [(b"kept".to_vec(), b"2".to_vec())]
+    );
 }
