@@ -62,6 +62,9 @@ pub struct Point {
     pub devices: Arc<Shares>,
     /// How far each score is from the reference.
     pub deviations: Vec<Deviation>,
+    /// Of a cell: its values stood still, as those of a stuck sensor do. That is told by itself, and
+    /// says nothing of where the signal would be.
+    pub still: bool,
 }
 
 /// Mean of what was calm, of one score.
@@ -264,12 +267,20 @@ impl Stream {
     pub fn observe(&mut self, point: Arc<Point>) {
         self.settle(point.window);
         self.past.resize(point.deviations.len(), Past::default());
-        self.recent.push_back((point, true));
+        let calm = !point.still;
+        self.recent.push_back((point, calm));
     }
 
-    /// What the windows from `first` on hold of a score, of the [`SPANS`]' longest at most.
+    /// Whether a window from `first` on stood still.
+    pub fn stood_still(&self, first: i64) -> bool {
+        self.since_window(first).any(|point| point.still)
+    }
+
+    /// What the windows from `first` on hold of a score, of the [`SPANS`]' longest at most; those that
+    /// stood still are left out.
     pub fn total(&self, score: usize, first: i64) -> Option<Total> {
-        let points: Vec<&Arc<Point>> = self.since_window(first).collect();
+        let moving = self.since_window(first).filter(|point| !point.still);
+        let points: Vec<&Arc<Point>> = moving.collect();
         let span = span_of(&points, score);
         if span.rows <= 0.0 {
             return None;

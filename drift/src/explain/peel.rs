@@ -140,6 +140,7 @@ pub fn peel(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Peeling {
         }
     }
     let singles = candidates(parts, crossed, known);
+    let singles = without_settled(singles, &problem.settled);
     let pairs = pairs(parts, &singles);
     let model = search(&problem, &singles, &pairs);
     let base = problem.settled.len();
@@ -297,6 +298,43 @@ fn candidates(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Vec<Candid
         }
     }
     found
+}
+
+/// Of cohorts that differ by settled causes only, the smallest is named and the others are its ties:
+/// beside the settled ones they explain the same.
+fn without_settled(candidates: Vec<Candidate>, settled: &[Vec<bool>]) -> Vec<Candidate> {
+    let rest = |candidate: &Candidate| {
+        let mut rest = candidate.members.clone();
+        for set in settled {
+            let is_part = set
+                .iter()
+                .zip(&candidate.members)
+                .all(|(settled, member)| !settled || *member);
+            if is_part {
+                rest.iter_mut()
+                    .zip(set)
+                    .for_each(|(rest, settled)| *rest &= !settled);
+            }
+        }
+        rest
+    };
+    let size = |members: &[bool]| members.iter().filter(|member| **member).count();
+    let mut kept: Vec<(Vec<bool>, Candidate)> = Vec::new();
+    for mut candidate in candidates {
+        let rest = rest(&candidate);
+        match kept.iter_mut().find(|(there, _)| *there == rest) {
+            Some((_, there)) if size(&rest) > 0 => {
+                if size(&candidate.members) < size(&there.members) {
+                    std::mem::swap(there, &mut candidate);
+                }
+                there.handicap = there.handicap.min(candidate.handicap);
+                there.ties.push(candidate.cohort);
+                there.ties.extend(candidate.ties);
+            }
+            _ => kept.push((rest, candidate)),
+        }
+    }
+    kept.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 fn order(cohort: &Cohort) -> usize {

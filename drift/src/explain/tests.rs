@@ -63,6 +63,26 @@ fn one_site() {
     assert_eq!(scopes(&parts, &["region=eu"], &[]), ["site=s1"]);
 }
 
+/// One of a region's two sites moved, and what moved in the other one is explained already: it is the
+/// site, though the region is as good an explanation then, and though only the region crossed.
+#[test]
+fn one_site_beside_a_settled_one() {
+    let there = inside("site=s1");
+    let settled = inside("site=s0");
+    let parts = parts(|cell| match (there(cell), settled(cell)) {
+        (true, _) => 0.9,
+        (_, true) => 0.4,
+        _ => 0.0,
+    });
+    let known = [Known {
+        scope: cohort("site=s0"),
+        settled: true,
+    }];
+    let crossed = ["", "region=eu", "site=s1"];
+    assert_eq!(scopes(&parts, &crossed, &known), ["site=s1"]);
+    assert_eq!(scopes(&parts, &["region=eu"], &known), ["site=s1"]);
+}
+
 /// A whole region moved: it is the region, not its sites one by one.
 #[test]
 fn one_region() {

@@ -3,13 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use driftline_drift::calibrate::{Point, Shares, deviations};
+use driftline_drift::calibrate::{
+    Point, ScoreCalibration, ScoreKind, Shares, SignalCalibration, deviations,
+};
 use driftline_drift::explain::{attribute_values, belongs};
 use driftline_schemas::measure::Cohort;
-use driftline_schemas::profile::{Cell, DeviceSample, Profile};
+use driftline_schemas::profile::{Cell, DeviceSample, Profile, SignalProfile};
 
 use super::config::DetectConfig;
 use super::subject::{Expected, Subject};
+
+/// Least rows of a window that may be said to stand still.
+const STILL_ROWS_MIN: u64 = 10;
+/// Share of a signal's variance that lies within a device's window from which on standing still is no
+/// habit of it: then its values lie in several bins.
+const STILL_SHARE: f64 = 0.05;
 
 /// A cell in one window.
 #[derive(Debug)]
@@ -71,7 +79,7 @@ pub(super) fn roll_up(
         .iter()
         .map(|(cell, profile)| CellRoll {
             cell: Arc::clone(cell),
-            points: roller.points(profile, &[&**profile], 1),
+            points: roller.points(profile, &[&**profile], 1, true),
             profile: Arc::clone(profile),
         })
         .collect();
@@ -127,7 +135,7 @@ impl Roller<'_> {
             // All are of the subject's layout: the caller leaves out the others.
             let _ = profile.merge(part);
         }
-        let points = self.points(&profile, within, self.rows_min);
+        let points = self.points(&profile, within, self.rows_min, false);
         CohortRoll {
             cohort,
             profile,
@@ -142,6 +150,7 @@ impl Roller<'_> {
         whole: &Profile,
         within: &[&Profile],
         rows_min: u64,
+        is_cell: bool,
     ) -> Vec<Option<Arc<Point>>> {
         let mut by_parts: BTreeMap<Vec<bool>, Arc<Shares>> = BTreeMap::new();
         self.subject
@@ -168,9 +177,21 @@ impl Roller<'_> {
                 Some(Arc::new(Point {
                     window: self.window,
                     devices: Arc::clone(devices),
+                    still: is_cell && stands_still(learned, found),
                     deviations: deviations(learned, &self.expected.profile.signals[signal], found),
                 }))
             })
             .collect()
     }
+}
+
+/// Whether all values of a window are one, of a signal whose values differ within a device's window.
+fn stands_still(learned: &SignalCalibration, found: &SignalProfile) -> bool {
+    let moves = |score: &ScoreCalibration| {
+        score.kind == ScoreKind::Location && score.row_variance >= STILL_SHARE * score.slot_variance
+    };
+    found.binned() >= STILL_ROWS_MIN
+        && found.min == found.max
+        && learned.numeric
+        && learned.scores.iter().any(moves)
 }

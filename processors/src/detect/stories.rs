@@ -18,6 +18,9 @@ use super::window::{Context, Fold, SUSPICION_P, Seen};
 const CALM_SHARE: f64 = 0.5;
 /// And is within so many standard errors of nothing.
 const CALM_ERRORS: f64 = 3.3;
+/// Squared standard errors that a cause must explain where cells that stood still are left out: as
+/// much as a further cause must.
+const STILL_GAIN_MIN: f64 = 20.0;
 /// Kinds in the order in which they are looked at: what explains comes before what is explained.
 const KINDS: [FindingKind; 3] = [
     FindingKind::InputDrift,
@@ -225,7 +228,16 @@ impl Stories {
                     .insert(signal, moved(&strongest, effect, evidence));
             }
         }
-        for cause in peeling.causes {
+        // What crossed may have been the cells that stood still alone; the others must be sure.
+        let least = match fold.stood_still(signal, strongest.first_window) {
+            true => STILL_GAIN_MIN,
+            false => 0.0,
+        };
+        for cause in peeling
+            .causes
+            .into_iter()
+            .filter(|cause| cause.gain >= least)
+        {
             if !self.is_told(&parts, signal, kind, strongest.kind, &cause)
                 && self.is_raised(context, seen, kind, &strongest, &cause)
             {

@@ -168,6 +168,14 @@ impl Fold {
         }
     }
 
+    /// Whether cells stood still in a signal in a window from `first` on.
+    pub(super) fn stood_still(&self, signal: usize, first: i64) -> bool {
+        let of_signal = self.cells.iter().filter(|((_, of), _)| *of == signal);
+        of_signal
+            .into_iter()
+            .any(|(_, stream)| stream.stood_still(first))
+    }
+
     /// What each cell holds of a score over the windows from `first` on, less its own calm past
     /// where that is what is compared with.
     pub(super) fn parts(
