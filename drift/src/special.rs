@@ -84,16 +84,17 @@ pub(crate) fn excess_entropy(d: f64) -> f64 {
 }
 
 #[cfg(test)]
+fn close(got: f64, want: f64, relative: f64) {
+    assert!(
+        (got - want).abs() <= relative * want.abs(),
+        "got {got:e}, want {want:e}, relative error {:e}",
+        (got - want).abs() / want.abs()
+    );
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn close(got: f64, want: f64, relative: f64) {
-        assert!(
-            (got - want).abs() <= relative * want.abs(),
-            "got {got:e}, want {want:e}, relative error {:e}",
-            (got - want).abs() / want.abs()
-        );
-    }
 
     /// Reference values at 40 digits (mpmath): the normal tail keeps 1e-13 down to 1e-300.
     #[test]

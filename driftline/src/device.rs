@@ -80,18 +80,11 @@ pub(crate) struct AddArgs {
 }
 
 fn parse_link(text: &str) -> Result<Link, String> {
-    let all = [
-        Link::Unknown,
-        Link::Ethernet,
-        Link::Wifi,
-        Link::Cellular,
-        Link::Lpwan,
-        Link::Satellite,
-    ];
-    all.into_iter()
+    Link::ALL
+        .into_iter()
         .find(|link| link.name() == text)
         .ok_or_else(|| {
-            let names: Vec<_> = all.iter().map(|link| link.name()).collect();
+            let names: Vec<_> = Link::ALL.iter().map(|link| link.name()).collect();
             format!("write one of {}", names.join(", "))
         })
 }

@@ -15,7 +15,7 @@ use driftline_emitter::device::journal::DiskJournal;
 use driftline_emitter::uplink::{self, Delivery};
 use driftline_emitter::{Batch, Device, DeviceConfig, HttpUplink, Reply, Runtime, Uplink, store};
 use driftline_schemas::clock::{Clock, SystemClock};
-use driftline_schemas::source::{Link, Origin};
+use driftline_schemas::source::Origin;
 use driftline_schemas::units::Span;
 
 /// Rows that were read and wait for the model.
@@ -126,18 +126,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn device(args: &Args, runtime: Arc<Runtime>) -> Result<Device> {
     let origin = Origin {
-        tenant: args.tenant.as_str().into(),
-        device: args.device.as_str().into(),
-        role: Default::default(),
-        model: "".into(),
-        version: "".into(),
-        variant: "".into(),
         hardware: args.hardware.as_str().into(),
         firmware: args.firmware.as_str().into(),
         region: args.region.as_str().into(),
         site: args.site.as_str().into(),
-        link: Link::Unknown,
-        cadence_s: 0,
+        ..Origin::new(&args.tenant, &args.device)
     };
     let boot = getrandom::u64().context("no random number for the boot")?;
     let config = DeviceConfig::new(origin, boot);

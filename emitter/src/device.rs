@@ -54,7 +54,6 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::model::{ModelError, Predictions};
 use crate::uplink::Reply;
 use backoff::Backoff;
-use config::overrides;
 pub use config::{DeviceConfig, Latency, Reporting};
 use journal::{Journal, JournalError, NoJournal};
 use open::Open;
@@ -151,7 +150,7 @@ impl Device {
         config.origin.variant = manifest.variant.as_str().into();
         let device_hash = config.origin.device_hash();
         Self {
-            overrides: overrides(&config.origin, config.declared.as_ref()),
+            overrides: config.overrides(),
             device_hash,
             open: Open::default(),
             spool,
@@ -217,7 +216,7 @@ impl Device {
             variant: Arc::clone(&mine.variant),
             ..origin
         };
-        self.overrides = overrides(&self.config.origin, self.config.declared.as_ref());
+        self.overrides = self.config.overrides();
         Ok(())
     }
 
@@ -231,7 +230,7 @@ impl Device {
         self.config.origin.model = manifest.name.as_str().into();
         self.config.origin.version = manifest.version.as_str().into();
         self.config.origin.variant = manifest.variant.as_str().into();
-        self.overrides = overrides(&self.config.origin, self.config.declared.as_ref());
+        self.overrides = self.config.overrides();
         self.runtime = runtime;
         Ok(())
     }

@@ -71,18 +71,8 @@ pub(crate) fn runtime() -> Arc<Runtime> {
 /// A device of site `north` with a latency that repeats.
 pub(crate) fn config(boot: u64) -> DeviceConfig {
     let origin = Origin {
-        tenant: "t".into(),
-        device: "d1".into(),
-        role: Default::default(),
-        model: "".into(),
-        version: "".into(),
-        variant: "".into(),
-        hardware: "".into(),
-        firmware: "".into(),
-        region: "".into(),
         site: "north".into(),
-        link: Default::default(),
-        cadence_s: 0,
+        ..Origin::new("t", "d1")
     };
     DeviceConfig {
         latency: Latency::Fixed(120),

@@ -467,12 +467,7 @@ fn judge(once: &mut Once, record: &Record, schemas: &SchemaCache) -> Judged {
         .frames
         .iter()
         .map(|frame| {
-            let id = FrameId {
-                device: frame.origin.device_hash(),
-                kind: packed.head.kind,
-                boot: frame.head.boot,
-                sequence: frame.head.sequence,
-            };
+            let id = FrameId::of(packed.head.kind, frame);
             once.admit(record.offset, id) == Verdict::New
         })
         .collect();

@@ -174,12 +174,7 @@ impl LabelsStage {
             return Ok(());
         };
         for frame in &packed.frames {
-            let id = FrameId {
-                device: frame.origin.device_hash(),
-                kind: packed.head.kind,
-                boot: frame.head.boot,
-                sequence: frame.head.sequence,
-            };
+            let id = FrameId::of(packed.head.kind, frame);
             if partition.once.admit(record.offset, id) != Verdict::New {
                 continue;
             }

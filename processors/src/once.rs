@@ -29,6 +29,7 @@ mod entry;
 
 use std::collections::{HashMap, HashSet};
 
+use driftline_schemas::packed::PackedFrame;
 use driftline_schemas::rows::Kind;
 
 use entry::Entry;
@@ -78,6 +79,18 @@ pub struct FrameId {
     pub boot: u64,
     /// Number of the frame in this boot and kind.
     pub sequence: u64,
+}
+
+impl FrameId {
+    /// Identity of a frame of rows of a kind.
+    pub fn of(kind: Kind, frame: &PackedFrame) -> Self {
+        Self {
+            device: frame.origin.device_hash(),
+            kind,
+            boot: frame.head.boot,
+            sequence: frame.head.sequence,
+        }
+    }
 }
 
 /// Whether a frame counts.

@@ -349,13 +349,7 @@ impl Stage for ProfileStage {
 }
 
 fn admit(once: &mut Once, offset: u64, kind: Kind, frame: &PackedFrame) -> Verdict {
-    let frame = FrameId {
-        device: frame.origin.device_hash(),
-        kind,
-        boot: frame.head.boot,
-        sequence: frame.head.sequence,
-    };
-    once.admit(offset, frame)
+    once.admit(offset, FrameId::of(kind, frame))
 }
 
 /// Cuts batches into runs of at most `rows` rows (or one batch).

@@ -108,12 +108,7 @@ impl VitalsStage {
         partition.once.advance(record.offset);
         let mut readings = Readings::of(&packed, &*self.bundles)?;
         for frame in &packed.frames {
-            let id = FrameId {
-                device: frame.origin.device_hash(),
-                kind: packed.head.kind,
-                boot: frame.head.boot,
-                sequence: frame.head.sequence,
-            };
+            let id = FrameId::of(packed.head.kind, frame);
             partition.heard_us = partition.heard_us.max(frame.head.received_at_us);
             if partition.once.admit(record.offset, id) != Verdict::New {
                 continue;

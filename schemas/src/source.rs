@@ -44,6 +44,9 @@ pub enum Link {
 }
 
 impl Role {
+    /// All of them; a role travels as its place in this list.
+    pub const ALL: [Self; 2] = [Self::Device, Self::Probe];
+
     /// The name as it stands in tables and cohorts.
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,6 +57,16 @@ impl Role {
 }
 
 impl Link {
+    /// All of them; a link travels as its place in this list.
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Ethernet,
+        Self::Wifi,
+        Self::Cellular,
+        Self::Lpwan,
+        Self::Satellite,
+    ];
+
     /// The name as it stands in tables and cohorts.
     pub const fn name(self) -> &'static str {
         match self {
@@ -128,6 +141,25 @@ pub const ATTRIBUTES: [&str; 7] = [
 ];
 
 impl Origin {
+    /// A device of which nothing else is known.
+    pub fn new(tenant: &str, device: &str) -> Self {
+        let unsaid: Arc<str> = "".into();
+        Self {
+            tenant: tenant.into(),
+            device: device.into(),
+            role: Role::default(),
+            model: Arc::clone(&unsaid),
+            version: Arc::clone(&unsaid),
+            variant: Arc::clone(&unsaid),
+            hardware: Arc::clone(&unsaid),
+            firmware: Arc::clone(&unsaid),
+            region: Arc::clone(&unsaid),
+            site: unsaid,
+            link: Link::default(),
+            cadence_s: 0,
+        }
+    }
+
     /// Values of [`ATTRIBUTES`], in that order.
     pub fn attributes(&self) -> [&str; 7] {
         [

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::run::{cases, driftline, driftline_on, json, shared, stderr, stdout};
+use crate::harness::{answer, cases, driftline, driftline_on, shared, stderr, stdout};
 
 fn changes(stream: &str, arguments: &[String]) -> Value {
     let file = shared(&format!("conformance/stream_{stream}.csv.gz")).unwrap();
@@ -10,7 +10,7 @@ fn changes(stream: &str, arguments: &[String]) -> Value {
     all.extend(arguments.iter().map(String::as_str));
     let file = file.display().to_string();
     all.push(&file);
-    json(&driftline(&all))
+    answer(&driftline(&all))
 }
 
 fn text(value: &Value) -> String {
@@ -100,8 +100,8 @@ fn every_detector_from_both_ways_in() {
         "bocpd",
     ] {
         let start = ["changes", "--detector", detector];
-        let piped = json(&driftline_on(&[&start[..], &["-"]].concat(), &lines));
-        let read = json(&driftline(
+        let piped = answer(&driftline_on(&[&start[..], &["-"]].concat(), &lines));
+        let read = answer(&driftline(
             &[&start[..], &["--column", "loss", &file]].concat(),
         ));
         assert_eq!(piped, read, "{detector}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::run::{driftline, json, stderr};
+use crate::harness::{answer, driftline, stderr};
 
 /// Deterministic numbers: the same files on every run.
 pub(super) struct Random(u64);
@@ -78,7 +78,7 @@ pub(super) fn compare(reference: &str, current: &str, options: &[&str]) -> Value
         options,
     ]
     .concat();
-    json(&driftline(&arguments))
+    answer(&driftline(&arguments))
 }
 
 pub(super) fn column<'a>(document: &'a Value, name: &str) -> &'a Value {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::{self, driftline, json};
+use crate::harness::{self, command, json};
 
 /// Scenario: the demo with one fault of each kind.
 /// Guarantee: each is found as what it is and nothing else is; every acknowledged row is in the lake
@@ -11,10 +11,10 @@ use crate::harness::{self, driftline, json};
 fn the_demo_finds_what_was_injected() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("demo");
-    let output = driftline(
-        &dir,
-        &["demo", "--for", "30s", "--seed", "1", "--format", "json"],
-    );
+    let output = command(&dir)
+        .args(["demo", "--for", "30s", "--seed", "1", "--format", "json"])
+        .output()
+        .unwrap();
     let summary = json(&output);
     assert!(output.status.success(), "{summary:#}");
     let rows = &summary["rows"];
@@ -34,7 +34,7 @@ fn the_demo_finds_what_was_injected() {
     );
 
     let sql = "SELECT count(*) AS n, count(DISTINCT inference_id) AS ids FROM inferences";
-    let answer = json(&driftline(&dir, &["sql", "-c", sql, "--format", "json"]));
+    let answer = harness::sql(&dir, sql);
     assert_eq!(answer[0]["n"], rows["acknowledged"]);
     assert_eq!(answer[0]["ids"], rows["acknowledged"], "no inference twice");
     assert_raw_rows_give_the_profiles(&dir);
@@ -103,12 +103,11 @@ fn assert_findings_are_recomputed(dir: &Path) {
 fn a_healthy_estate_raises_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("demo");
-    let output = driftline(
-        &dir,
-        &[
-            "demo", "--for", "30s", "--seed", "2", "--faults", "none", "--format", "json",
-        ],
-    );
+    let output = command(&dir)
+        .args(["demo", "--for", "30s", "--seed", "2"])
+        .args(["--faults", "none", "--format", "json"])
+        .output()
+        .unwrap();
     let summary = json(&output);
     assert!(output.status.success(), "{summary:#}");
     assert_eq!(summary["found"], serde_json::json!([]));
@@ -121,7 +120,7 @@ fn a_healthy_estate_raises_nothing() {
 fn the_demo_empties_no_folder_but_its_own() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis.txt"), "all of it").unwrap();
-    let output = driftline(folder.path(), &["demo"]);
+    let output = command(folder.path()).arg("demo").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--dir"));
     assert!(folder.path().join("thesis.txt").exists());

@@ -11,5 +11,4 @@ mod harness;
 mod kafka;
 mod otlp;
 mod performance;
-mod run;
 mod serve;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::run::{cases, close, driftline, json, shared, stderr};
+use crate::harness::{answer, cases, close, driftline, shared, stderr};
 
 fn estimates(extra: &[&str]) -> Option<Vec<Value>> {
     let reference = shared("conformance/cbpe_synthetic_sample_reference.csv.gz")?;
@@ -27,7 +27,7 @@ fn estimates(extra: &[&str]) -> Option<Vec<Value>> {
         "json",
     ];
     arguments.extend_from_slice(extra);
-    Some(json(&driftline(&arguments)).as_array().unwrap().clone())
+    Some(answer(&driftline(&arguments)).as_array().unwrap().clone())
 }
 
 /// Scenario: NannyML 0.13.1's recorded chunks of 5,000 and of 20,000 rows.
@@ -125,7 +125,7 @@ fn three_classes_have_an_accuracy() {
     let scores = [
         "--target", "truth", "--score", "a=p_a", "b", "c", "--chunk", "1000",
     ];
-    let rows = json(&driftline(&[&start[..], &scores[..]].concat()));
+    let rows = answer(&driftline(&[&start[..], &scores[..]].concat()));
     for row in rows.as_array().unwrap() {
         assert_eq!(row["metric"], "accuracy");
         assert!(close(row["estimate"].as_f64().unwrap(), 0.8, 0.01), "{row}");

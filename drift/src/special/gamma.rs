@@ -155,14 +155,7 @@ pub fn ln_binomial(n: f64, k: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn close(got: f64, want: f64, relative: f64) {
-        assert!(
-            (got - want).abs() <= relative * want.abs(),
-            "got {got:e}, want {want:e}, relative error {:e}",
-            (got - want).abs() / want.abs()
-        );
-    }
+    use crate::special::close;
 
     /// Q(a, x) against mpmath at 40 digits, from the body to 1e-300 and from half a degree of freedom
     /// to a million.

@@ -73,14 +73,7 @@ pub fn kuiper_sf(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn close(got: f64, want: f64, relative: f64) {
-        assert!(
-            (got - want).abs() <= relative * want,
-            "got {got:e}, want {want:e}, relative {:e}",
-            (got / want - 1.0).abs()
-        );
-    }
+    use crate::special::close;
 
     /// Against mpmath at 40 digits, to the edge of the smallest numbers.
     #[test]

@@ -173,14 +173,7 @@ fn anderson_darling_integral(x: f64, j: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn close(got: f64, want: f64, relative: f64) {
-        assert!(
-            (got - want).abs() <= relative * want,
-            "got {got:e}, want {want:e}, relative {:e}",
-            (got / want - 1.0).abs()
-        );
-    }
+    use crate::special::close;
 
     /// Against mpmath at 40 digits (series for the body, Smirnov's integral for the tail).
     #[test]

@@ -9,7 +9,7 @@ use driftline_schemas::measure::{Alert, AlertChange, Cohort, FindingKind};
 use driftline_schemas::source::ATTRIBUTES;
 use driftline_schemas::topic;
 use driftline_simulator::world::QUANTITIES;
-use driftline_simulator::{Driven, Estate, Fault, FaultKind};
+use driftline_simulator::{Driven, Estate, Fault, FaultKind, Unit};
 use serde::Serialize;
 
 use crate::receiver::Counts;
@@ -276,8 +276,8 @@ fn is_primary(fault: &Fault, alert: &Alert) -> bool {
 }
 
 /// Whether an alert is the fault's, or a consequence of it: predictions follow the inputs that moved,
-/// and a sensor that is stuck moves its site's inputs. The scope must be the fault's, or, for a
-/// device, that of its site.
+/// and a sensor that is stuck moves the inputs of its site. The scope must be the fault's, or, for a
+/// device, its site or a part of the site that it is in.
 fn explains(fault: &Fault, alert: &Alert, estate: &Estate) -> bool {
     let finding = &alert.finding;
     if is_primary(fault, alert) {
@@ -292,13 +292,9 @@ fn explains(fault: &Fault, alert: &Alert, estate: &Estate) -> bool {
                 )
         }
         FaultKind::StuckSensor { feature } => {
-            let site = estate
-                .units
-                .iter()
-                .find(|unit| fault.hits(&unit.origin))
-                .map(|unit| Cohort::of(ATTRIBUTES[1], &unit.origin.site).to_string());
-            finding.kind == FindingKind::InputDrift
-                && Some(&finding.scope) == site.as_ref()
+            let unit = estate.units.iter().find(|unit| fault.hits(&unit.origin));
+            unit.is_some_and(|unit| is_around(&finding.scope, unit))
+                && finding.kind == FindingKind::InputDrift
                 && finding
                     .signals
                     .iter()
@@ -306,4 +302,17 @@ fn explains(fault: &Fault, alert: &Alert, estate: &Estate) -> bool {
         }
         FaultKind::ConceptFlip | FaultKind::Offline { .. } => false,
     }
+}
+
+/// Whether a scope is a unit's site, or a part of the site that the unit is in.
+fn is_around(scope: &str, unit: &Unit) -> bool {
+    let site = Cohort::of("site", &unit.origin.site).to_string();
+    let values: Vec<String> = ATTRIBUTES
+        .iter()
+        .zip(unit.origin.attributes())
+        .map(|(attribute, value)| Cohort::of(attribute, value).to_string())
+        .collect();
+    let mut parts = scope.split(" & ");
+    parts.clone().any(|part| part == site)
+        && parts.all(|part| values.iter().any(|value| value == part))
 }

@@ -1,7 +1,5 @@
 //! What makes one device differ from another, and what of it is sent.
 
-use std::sync::Arc;
-
 use driftline_schemas::clock::MINUTE_US;
 use driftline_schemas::frame::Overrides;
 use driftline_schemas::source::Origin;
@@ -76,37 +74,10 @@ impl DeviceConfig {
             reporting: Reporting::Rows,
         }
     }
-}
 
-/// What is sent of an origin when the gateway already knows another.
-pub(super) fn overrides(mine: &Origin, declared: Option<&Origin>) -> Overrides {
-    let nothing = Origin {
-        tenant: Arc::clone(&mine.tenant),
-        device: Arc::clone(&mine.device),
-        role: Default::default(),
-        model: "".into(),
-        version: "".into(),
-        variant: "".into(),
-        hardware: "".into(),
-        firmware: "".into(),
-        region: "".into(),
-        site: "".into(),
-        link: Default::default(),
-        cadence_s: 0,
-    };
-    let known = declared.unwrap_or(&nothing);
-    let text = |mine: &Arc<str>, known: &Arc<str>| (mine != known).then(|| Arc::clone(mine));
-    Overrides {
-        device: text(&mine.device, &known.device),
-        model: text(&mine.model, &known.model),
-        version: text(&mine.version, &known.version),
-        variant: text(&mine.variant, &known.variant),
-        hardware: text(&mine.hardware, &known.hardware),
-        firmware: text(&mine.firmware, &known.firmware),
-        region: text(&mine.region, &known.region),
-        site: text(&mine.site, &known.site),
-        link: (mine.link != known.link).then_some(mine.link),
-        role: (mine.role != known.role).then_some(mine.role),
-        cadence_s: (mine.cadence_s != known.cadence_s).then_some(mine.cadence_s),
+    /// What frames must say of the device, given what the gateway knows.
+    pub(super) fn overrides(&self) -> Overrides {
+        let unknown = Origin::new(&self.origin.tenant, &self.origin.device);
+        Overrides::between(&self.origin, self.declared.as_ref().unwrap_or(&unknown))
     }
 }

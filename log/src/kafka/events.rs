@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
@@ -23,9 +23,10 @@ pub(super) enum Event {
 }
 
 /// Context of a member's consumer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Events {
     queue: Mutex<VecDeque<Event>>,
+    ownership: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     pub(super) signal: Arc<Signal>,
 }
 
@@ -36,6 +37,13 @@ impl Events {
 
     pub(super) fn pop(&self) {
         lock(&self.queue).pop_front();
+    }
+
+    /// Who the member was in the group, and of which generation, when its partitions were assigned: what
+    /// its steps commit offsets as. Asked at a step's end instead, a member that the group has put out
+    /// meanwhile may name neither itself nor a generation, and then the broker checks neither.
+    pub(super) fn ownership(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        lock(&self.ownership).clone()
     }
 
     /// Has partitions that are still the member's taken over again.
@@ -72,11 +80,16 @@ impl ConsumerContext for Events {
                 .collect();
             partitions.sort_unstable();
             partitions.dedup();
+            *lock(&self.ownership) = consumer
+                .group_metadata()
+                .filter(|_| !consumer.assignment_lost())
+                .map(Arc::new);
             queue.push_back(Event::Assign(partitions));
         } else {
             if let Err(error) = consumer.unassign() {
                 tracing::warn!(%error, "partitions could not be given up");
             }
+            *lock(&self.ownership) = None;
             // What was assigned but not taken over yet is gone too.
             queue.clear();
             queue.push_back(Event::Revoke);

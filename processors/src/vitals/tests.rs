@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use driftline_schemas::clock::{HOUR_US, MINUTE_US};
-use driftline_schemas::source::{Link, Origin, Role};
+use driftline_schemas::source::{Link, Origin};
 use proptest::prelude::*;
 
 use super::VitalsConfig;
@@ -9,18 +9,12 @@ use super::device::{DeviceState, Told};
 
 fn origin(cadence_s: u32) -> Origin {
     Origin {
-        tenant: "acme".into(),
-        device: "d1".into(),
-        role: Role::Device,
         model: "boiler".into(),
         version: "1".into(),
-        variant: "".into(),
-        hardware: "".into(),
-        firmware: "".into(),
-        region: "".into(),
         site: "north-1".into(),
         link: Link::Cellular,
         cadence_s,
+        ..Origin::new("acme", "d1")
     }
 }
 

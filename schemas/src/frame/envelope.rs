@@ -109,20 +109,30 @@ pub struct Overrides {
     pub cadence_s: Option<u32>,
 }
 
-const LINKS: [Link; 6] = [
-    Link::Unknown,
-    Link::Ethernet,
-    Link::Wifi,
-    Link::Cellular,
-    Link::Lpwan,
-    Link::Satellite,
-];
-const ROLES: [Role; 2] = [Role::Device, Role::Probe];
 /// Overrides that are texts, and all of them.
 const TEXTS: usize = 8;
 const ATTRIBUTES: usize = 11;
 
 impl Overrides {
+    /// What has to be said of an origin to somebody who knows another:
+    /// `Overrides::between(a, b).apply(b)` is `a` for one device.
+    pub fn between(mine: &Origin, known: &Origin) -> Self {
+        let text = |mine: &Arc<str>, known: &Arc<str>| (mine != known).then(|| Arc::clone(mine));
+        Self {
+            device: text(&mine.device, &known.device),
+            model: text(&mine.model, &known.model),
+            version: text(&mine.version, &known.version),
+            variant: text(&mine.variant, &known.variant),
+            hardware: text(&mine.hardware, &known.hardware),
+            firmware: text(&mine.firmware, &known.firmware),
+            region: text(&mine.region, &known.region),
+            site: text(&mine.site, &known.site),
+            link: (mine.link != known.link).then_some(mine.link),
+            role: (mine.role != known.role).then_some(mine.role),
+            cadence_s: (mine.cadence_s != known.cadence_s).then_some(mine.cadence_s),
+        }
+    }
+
     /// The origin with what the frame says in place of what the registry says. Tenant and device
     /// stay the registry's: whether [`Self::device`] may be believed is for the gateway to decide.
     pub fn apply(&self, declared: &Origin) -> Origin {
@@ -178,12 +188,12 @@ impl Overrides {
         for text in self.texts().into_iter().flatten() {
             put_text(out, text, limits.text_bytes)?;
         }
-        // Both lists name every variant, so the position is always found.
+        // Both lists have all of them, so the position is always found.
         if let Some(link) = self.link {
-            out.push(LINKS.iter().position(|it| *it == link).unwrap_or(0) as u8);
+            out.push(Link::ALL.iter().position(|it| *it == link).unwrap_or(0) as u8);
         }
         if let Some(role) = self.role {
-            out.push(ROLES.iter().position(|it| *it == role).unwrap_or(0) as u8);
+            out.push(Role::ALL.iter().position(|it| *it == role).unwrap_or(0) as u8);
         }
         if let Some(cadence) = self.cadence_s {
             put_varint(out, cadence.into());
@@ -222,8 +232,8 @@ impl Overrides {
                 _ => Err(cursor.damaged("unknown link or role")),
             }
         };
-        let link = choice(8, LINKS.len())?.map(|code| LINKS[code]);
-        let role = choice(9, ROLES.len())?.map(|code| ROLES[code]);
+        let link = choice(8, Link::ALL.len())?.map(|code| Link::ALL[code]);
+        let role = choice(9, Role::ALL.len())?.map(|code| Role::ALL[code]);
         let cadence_s = match has(10) {
             true => Some(
                 u32::try_from(cursor.varint()?)

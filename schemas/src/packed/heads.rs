@@ -10,15 +10,6 @@ use crate::profile::codec::{Reader, put_signed, put_varint};
 use crate::rows::Kind;
 use crate::source::{FrameHead, Link, Origin, Role};
 
-const ROLES: [Role; 2] = [Role::Device, Role::Probe];
-const LINKS: [Link; 6] = [
-    Link::Unknown,
-    Link::Ethernet,
-    Link::Wifi,
-    Link::Cellular,
-    Link::Lpwan,
-    Link::Satellite,
-];
 /// Fewest bytes of an origin and of a frame, for bounding their number.
 const FRAME_BYTES_MIN: usize = 14;
 
@@ -88,8 +79,8 @@ pub(super) fn encode(
 
 fn encode_origin(origin: &Origin, out: &mut Vec<u8>) {
     // Both lists name every variant, so the position is always found.
-    let role = ROLES.iter().position(|role| *role == origin.role);
-    let link = LINKS.iter().position(|link| *link == origin.link);
+    let role = Role::ALL.iter().position(|role| *role == origin.role);
+    let link = Link::ALL.iter().position(|link| *link == origin.link);
     put_text(out, &origin.device);
     out.push(role.unwrap_or(0) as u8);
     for text in [
@@ -174,7 +165,7 @@ fn decode_origin(reader: &mut Reader<'_>, tenant: &Arc<str>) -> Result<Origin, P
     Ok(Origin {
         tenant: Arc::clone(tenant),
         device: text(reader)?,
-        role: one_of(reader, &ROLES)?,
+        role: one_of(reader, &Role::ALL)?,
         model: text(reader)?,
         version: text(reader)?,
         variant: text(reader)?,
@@ -182,7 +173,7 @@ fn decode_origin(reader: &mut Reader<'_>, tenant: &Arc<str>) -> Result<Origin, P
         firmware: text(reader)?,
         region: text(reader)?,
         site: text(reader)?,
-        link: one_of(reader, &LINKS)?,
+        link: one_of(reader, &Link::ALL)?,
         cadence_s: small(reader)?,
     })
 }

@@ -8,7 +8,7 @@ use driftline_schemas::packed::{
     LEADING_COLUMNS, PackedBuilder, PackedError, PackedRecord, RecordHead, SchemaCache,
 };
 use driftline_schemas::rows::{Column, Kind, RowSchema, Rows};
-use driftline_schemas::source::{FrameHead, Origin, Role, inference_id};
+use driftline_schemas::source::{FrameHead, Origin, inference_id};
 use proptest::prelude::*;
 
 use crate::common::{any_rows, boiler, schemas};
@@ -16,18 +16,13 @@ use crate::frame::sample_profile;
 
 fn origin(tenant: &str, device: u8) -> Arc<Origin> {
     Arc::new(Origin {
-        tenant: tenant.into(),
-        device: format!("d{device}").into(),
-        role: Role::Device,
         model: "boiler".into(),
         version: "1.4.0".into(),
-        variant: "".into(),
-        hardware: "".into(),
         firmware: "2.1".into(),
         region: "eu".into(),
         site: "north".into(),
-        link: Default::default(),
         cadence_s: 60,
+        ..Origin::new(tenant, &format!("d{device}"))
     })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Files, column, measure};
-use crate::run::{cases, close};
+use crate::harness::{cases, close};
 
 fn number(value: &Value) -> f64 {
     value

@@ -94,8 +94,24 @@ impl Labels {
         }
     }
 
+    /// What a classifier gives: the label of each row's winner, and the rows of scores.
+    pub(super) fn outputs(&self, winners: &[usize], scores: &[f32]) -> TractResult<TVec<TValue>> {
+        Ok(tvec!(
+            self.pick(winners).into_tvalue(),
+            Tensor::from_shape(&[winners.len(), self.len()], scores)?.into_tvalue()
+        ))
+    }
+
+    /// Types and shapes of [`Self::outputs`] for so many rows.
+    pub(super) fn facts(&self, rows: &TDim) -> TVec<TypedFact> {
+        tvec!(
+            self.datum_type().fact([rows.clone()]),
+            f32::fact(&[rows.clone(), self.len().to_dim()])
+        )
+    }
+
     /// The labels at some indices, each below [`Self::len`].
-    pub(super) fn pick(&self, at: &[usize]) -> Tensor {
+    fn pick(&self, at: &[usize]) -> Tensor {
         match self {
             Self::Ints(labels) => tensor1(&at.iter().map(|at| labels[*at]).collect::<Vec<_>>()),
             Self::Texts(labels) => {
@@ -103,6 +119,13 @@ impl Labels {
             }
         }
     }
+}
+
+/// What a regressor gives: rows of values.
+pub(super) fn values(rows: usize, width: usize, values: &[f32]) -> TractResult<TVec<TValue>> {
+    Ok(tvec!(
+        Tensor::from_shape(&[rows, width], values)?.into_tvalue()
+    ))
 }
 
 /// Wraps a classifier with `width` classes: labels and scores, one row each per row of its input.

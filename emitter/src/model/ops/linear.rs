@@ -8,7 +8,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::Floats;
-use super::classes::{Labels, Post, greatest, logistic, wrap, wrap_values};
+use super::classes::{self, Labels, Post, greatest, logistic, wrap, wrap_values};
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
@@ -162,7 +162,7 @@ impl EvalOp for Classifier {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = args_1!(inputs);
         let width = self.labels.len();
-        let (rows, mut scores) = self.weights.apply(&input)?;
+        let (_, mut scores) = self.weights.apply(&input)?;
         let winners: Vec<usize> = if self.weights.outputs() < width {
             let winners = scores
                 .iter()
@@ -178,21 +178,14 @@ impl EvalOp for Classifier {
             };
             scores.chunks_mut(width).map(decide).collect()
         };
-        Ok(tvec!(
-            self.labels.pick(&winners).into_tvalue(),
-            Tensor::from_shape(&[rows, width], &scores)?.into_tvalue()
-        ))
+        self.labels.outputs(&winners, &scores)
     }
 }
 
 impl TypedOp for Classifier {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         self.weights.check(inputs[0])?;
-        let rows = inputs[0].shape[0].clone();
-        Ok(tvec!(
-            self.labels.datum_type().fact([rows.clone()]),
-            f32::fact(&[rows, self.labels.len().to_dim()])
-        ))
+        Ok(self.labels.facts(&inputs[0].shape[0]))
     }
 
     as_op!();
@@ -231,9 +224,7 @@ impl EvalOp for Regressor {
         values
             .chunks_mut(width)
             .for_each(|row| self.post.apply(row));
-        Ok(tvec!(
-            Tensor::from_shape(&[rows, width], &values)?.into_tvalue()
-        ))
+        classes::values(rows, width, &values)
     }
 }
 

@@ -10,7 +10,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::Floats;
-use super::classes::{Labels, Post, greatest, logistic, wrap, wrap_values};
+use super::classes::{self, Labels, Post, greatest, logistic, wrap, wrap_values};
 
 mod ensemble;
 use ensemble::Ensemble;
@@ -96,26 +96,19 @@ impl EvalOp for Classifier {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = args_1!(inputs);
         let width = self.labels.len();
-        let (rows, mut scores) = self.ensemble.sum(&input)?;
+        let (_, mut scores) = self.ensemble.sum(&input)?;
         let winners: Vec<usize> = scores
             .chunks_mut(width)
             .map(|row| self.decide(row))
             .collect();
-        Ok(tvec!(
-            self.labels.pick(&winners).into_tvalue(),
-            Tensor::from_shape(&[rows, width], &scores)?.into_tvalue()
-        ))
+        self.labels.outputs(&winners, &scores)
     }
 }
 
 impl TypedOp for Classifier {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         self.ensemble.check_input(inputs[0])?;
-        let rows = inputs[0].shape[0].clone();
-        Ok(tvec!(
-            self.labels.datum_type().fact([rows.clone()]),
-            f32::fact(&[rows, self.labels.len().to_dim()])
-        ))
+        Ok(self.labels.facts(&inputs[0].shape[0]))
     }
 
     as_op!();
@@ -173,8 +166,7 @@ impl EvalOp for Regressor {
             }
             self.post.apply(row);
         }
-        let output = Tensor::from_shape(&[rows, self.targets], &values)?;
-        Ok(tvec!(output.into_tvalue()))
+        classes::values(rows, self.targets, &values)
     }
 }
 

@@ -126,7 +126,7 @@ impl KafkaMember {
             };
             sender.send(outgoing, 0)?;
         }
-        let group = self.consumer.group_metadata();
+        let group = self.consumer.context().ownership();
         let group = group.ok_or(KafkaError::Global(Code::UnknownGroup))?;
         sender
             .producer
