@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests" / "kafka"))
 import kill_loop as loop  # noqa: E402
 
 # The one whose day comes late has a full batch; the others make the cohorts.
-ROWS = [10_000, 1_500, 1_500, 1_500, 1_500, 1_500]
+ROWS = [10_000, 600, 600, 600, 600, 600]
 DAY = 24 * loop.HOUR
 # A device's frames may overtake each other within so many: fewer than the gateway remembers exactly.
 SHUFFLED = 500

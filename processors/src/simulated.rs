@@ -82,6 +82,7 @@ fn add(total: &mut Counts, counts: Counts) {
     total.stalls += counts.stalls;
     total.lost += counts.lost;
     total.strays += counts.strays;
+    total.clock_steps += counts.clock_steps;
     total.fenced += counts.fenced;
     total.doubts += counts.doubts;
     total.steps += counts.steps;

@@ -37,7 +37,7 @@ fn final_measures_are_the_same_bytes() {
     assert!(late.clone().count() > 0);
     assert!(
         late.into_iter()
-            .all(|cell| cell["highest_revision"].as_u64() > Some(1)),
+            .all(|cell| cell["highest_revision"].as_u64() > Some(0)),
         "{cells:#?}"
     );
 }

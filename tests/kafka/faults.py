@@ -2,9 +2,8 @@
 """What is around the roles fails, and comes back: nothing is lost or doubled.
 
     tests/kafka/faults.py                        # all of them, on a broker of its own
-    tests/kafka/faults.py --kafka HOST:PORT --faults clock,disk --seconds 20
+    tests/kafka/faults.py --kafka HOST:PORT --faults disk --seconds 20
 
-- clock: the roles' clock is stepped back an hour while devices send (Debian's `faketime`);
 - disk: the file system of the lake fills up to the last page (a tmpfs, which takes the right to mount one);
 - store: the lake's object store answers 503 to everything for a time (versitygw, see tests/s3/start).
 
@@ -30,7 +29,6 @@ import kill_loop as loop  # noqa: E402
 
 ROOT = loop.ROOT
 loop.ROLES = [("ingest", 1), ("profile", 1), ("detect", 1), ("archive", 1), ("alerting", 1)]
-FAKETIME = pathlib.Path("/usr/lib", os.uname().machine + "-linux-gnu", "faketime", "libfaketime.so.1")
 # Enough for a lake of the input, small enough to be filled in a moment.
 DISK_MB = 64
 
@@ -77,9 +75,7 @@ class Pipeline(loop.Pipeline):
         self.config.write_text(self.config.read_text().replace(f'url = "{self.work}/lake"', f'url = "{lake}"'))
 
     def command(self, *arguments, **more):
-        # Commands read the lake too, but live in the present.
-        environment = {key: value for key, value in self.environment.items() if not key.startswith(("FAKE", "LD_"))}
-        return super().command(*arguments, env=dict(os.environ, **environment), **more)
+        return super().command(*arguments, env=dict(os.environ, **self.environment), **more)
 
 
 @contextlib.contextmanager
@@ -160,27 +156,6 @@ def failed(result, problems, what):
         problems.append(f"{what}: neither metrics nor logs tell of it")
 
 
-def with_clock(args, work, common):
-    if not FAKETIME.exists():
-        return None
-    clock_file = work / "clock.rc"
-    clock_file.write_text("+0\n")
-    environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock_file), "FAKETIME_NO_CACHE": "1",
-                   # Time-outs and pauses go by the clock that no one sets.
-                   "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-    def step(pipeline):
-        clock_file.write_text("-1h\n")
-        return lambda: None
-
-    result, problems, pipeline = run(args, work, "clock", work / "clock" / "lake", environment, step, common)
-    oldest = pipeline.sql("SELECT min(received_at) AS a, max(received_at) AS b FROM inferences")[0]
-    result["received"] = [oldest["a"], oldest["b"]]
-    if loop.micros(oldest["b"]) - loop.micros(oldest["a"]) < 50 * 60 * loop.SECOND:
-        problems.append(f"the clock was not stepped back: rows were received from {oldest['a']} to {oldest['b']}")
-    return result, problems
-
-
 def with_disk(args, work, common):
     disk = work / "disk-lake"
     with small_disk(disk) as mounted:
@@ -235,7 +210,7 @@ def on_store(args, work, common, given):
     return result, problems
 
 
-FAULTS = {"clock": (with_clock, "Debian's faketime"), "disk": (with_disk, "the right to mount a tmpfs"),
+FAULTS = {"disk": (with_disk, "the right to mount a tmpfs"),
           "store": (with_store, "versitygw, which takes Go")}
 
 
@@ -260,7 +235,7 @@ def faults(args, work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kafka", help="host:port; without it a broker of its own")
-    parser.add_argument("--faults", default="clock,disk,store")
+    parser.add_argument("--faults", default="disk,store")
     parser.add_argument("--binary", default=str(ROOT / "target" / "debug" / "driftline"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=20_000)

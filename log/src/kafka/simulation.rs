@@ -9,6 +9,7 @@
 //!   the broker up to half a minute later, when the next transaction may have begun.
 //! - A process stands still within a step (`SIGSTOP`) until others have its partitions, and goes on; or its
 //!   network is slow while it stays in its group.
+//! - The clock that stages take time from is stepped back an hour, now and then.
 //! - Records of devices come in any order, late and twice: that is up to who calls
 //!   [`Simulation::arrives`].
 //!
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use driftline_schemas::clock::Clock;
+use driftline_schemas::clock::{Clock, HOUR_US};
 
 use super::lock;
 use crate::api::{
@@ -54,8 +55,11 @@ pub use random::Random;
 pub const BEGIN_US: i64 = 1_767_571_200_000_000;
 /// Turns after which a run that does not come to rest has failed.
 const TURNS_MAX: u64 = 20_000;
-/// Turns in a row in which nobody had anything to do, by process, after which a run is at rest.
-const QUIET_TURNS: u64 = 3;
+/// A run is at rest when every stage has had everything for this long: enough for what comes by the clock to
+/// have come, less than the time between two watermarks.
+const REST_MS: u64 = 8_000;
+/// Times that the clock is stepped back in one run.
+const CLOCK_STEPS_MAX: u64 = 2;
 /// A process that ended starts again after this at most.
 const RESTART_MS: u64 = 5_000;
 
@@ -83,6 +87,8 @@ struct Chaos {
     leave: u64,
     stall: u64,
     lost: u64,
+    /// In ten thousand, since an hour is long.
+    clock: u64,
 }
 
 const CHAOS: Chaos = Chaos {
@@ -90,12 +96,14 @@ const CHAOS: Chaos = Chaos {
     leave: 6,
     stall: 12,
     lost: 40,
+    clock: 20,
 };
 const CALM: Chaos = Chaos {
     crash: 0,
     leave: 0,
     stall: 0,
     lost: 0,
+    clock: 0,
 };
 
 /// What a member's background thread knows about its group.
@@ -125,7 +133,10 @@ type Name = (Arc<str>, Arc<str>);
 
 struct World {
     random: Random,
+    /// Time that only passes.
     now_ms: u64,
+    /// How far the clock that stages see was stepped back.
+    back_us: i64,
     chaos: Chaos,
     bug: Option<Bug>,
     broker: Broker,
@@ -152,6 +163,8 @@ pub struct Counts {
     pub lost: u64,
     /// Copies that came after they were given up.
     pub strays: u64,
+    /// Times that the clock was stepped back.
+    pub clock_steps: u64,
     /// Steps that were refused because their partitions were others'.
     pub fenced: u64,
     /// Commits in doubt.
@@ -222,7 +235,6 @@ struct Process {
     /// `None` while it is down.
     life: Option<Turns<Box<dyn Stage>>>,
     starts_ms: u64,
-    quiet: u64,
 }
 
 /// What the log, the members and the simulation share.
@@ -283,6 +295,12 @@ impl Shared {
             let mut world = self.world();
             world.counts.turns += 1;
             let chaos = world.chaos;
+            let steps = world.random.below(10_000) < chaos.clock;
+            if steps && world.counts.clock_steps < CLOCK_STEPS_MAX {
+                world.back_us += HOUR_US;
+                world.counts.clock_steps += 1;
+                world.tell(|| "the clock goes back an hour".to_owned());
+            }
             if world.random.per_mille(chaos.leave) {
                 world.counts.leaves += 1;
                 world.tell(|| format!("{name:?} leaves"));
@@ -298,16 +316,13 @@ impl Shared {
             return Ok(());
         }
         match turn {
-            Ok(Turn::Quiet) => process.quiet += 1,
-            Ok(Turn::Busy) => process.quiet = 0,
-            Err(error) => return Err(format!("{name:?} gave up: {error}")),
+            Ok(Turn::Quiet | Turn::Busy) => Ok(()),
+            Err(error) => Err(format!("{name:?} gave up: {error}")),
         }
-        Ok(())
     }
 
     fn end(&self, process: &mut Process) {
         process.life = None;
-        process.quiet = 0;
         let mut world = self.world();
         process.starts_ms = world.now_ms + world.random.below(RESTART_MS);
     }
@@ -362,6 +377,7 @@ impl Simulation {
         let world = World {
             random: Random::new(seed),
             now_ms: 0,
+            back_us: 0,
             chaos: CHAOS,
             bug,
             broker: Broker::default(),
@@ -410,7 +426,6 @@ impl Simulation {
             make: Box::new(make),
             life: None,
             starts_ms: 0,
-            quiet: 0,
         }));
     }
 
@@ -427,14 +442,18 @@ impl Simulation {
     /// When a stage gives up, or the run does not come to rest.
     pub fn run(&self, chaos_ms: u64) -> Result<Counts, String> {
         let shared = &self.shared;
+        let mut rests_since_ms = None;
         loop {
             let mut world = shared.world();
-            let ms = world.random.below(60);
+            // Nothing is to be missed while everything rests.
+            let most_ms = if rests_since_ms.is_some() { 400 } else { 60 };
+            let ms = world.random.below(most_ms);
             world.pass(ms);
             if world.now_ms >= chaos_ms && world.arrivals.is_empty() {
                 world.chaos = CALM;
             }
             let over = world.chaos.lost == 0 && world.strays.is_empty();
+            let now_ms = world.now_ms;
             if world.counts.turns > TURNS_MAX {
                 return Err(format!(
                     "not at rest after {TURNS_MAX} turns: {:?}",
@@ -443,12 +462,9 @@ impl Simulation {
             }
             drop(world);
             shared.one_turn()?;
-            let rests = |process: &Option<Process>| {
-                process
-                    .as_ref()
-                    .is_some_and(|process| process.quiet >= QUIET_TURNS)
-            };
-            if over && self.has_all() && lock(&shared.processes).iter().all(rests) {
+            if !over || !self.has_all() {
+                rests_since_ms = None;
+            } else if now_ms - *rests_since_ms.get_or_insert(now_ms) >= REST_MS {
                 return Ok(shared.world().counts);
             }
         }
@@ -509,7 +525,8 @@ impl std::fmt::Debug for SimulatedLog {
 
 impl Clock for SimulatedLog {
     fn now_us(&self) -> i64 {
-        BEGIN_US + self.shared.world().now_ms as i64 * 1_000
+        let world = self.shared.world();
+        BEGIN_US + world.now_ms as i64 * 1_000 - world.back_us
     }
 }
 

@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use driftline_drift::calibrate::Learner;
 use driftline_log::kafka::simulation::{BEGIN_US, Random, SimulatedLog, Simulation};
 use driftline_log::{Log, Output, ReadLimits, TopicSpec};
+use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, REFERENCE_FILE};
 use driftline_schemas::clock::{HOUR_US, MINUTE_US};
 use driftline_schemas::profile::batch::ProfileBatch;
+use driftline_schemas::profile::binning::Counter;
 use driftline_schemas::profile::{Profile, ProfileKey};
 use driftline_schemas::topic;
 
 use super::{Outcome, seeds};
 use crate::detect::{DetectConfig, DetectStage, DetectStats, records};
 use crate::profile::{ProfileConfig, ProfileStage, ProfileStats};
-use crate::testing::{Frame, Shelf, bundle, origin, output, packed};
+use crate::testing::{Frame, Shelf, origin, output, packed};
 
 const DEVICES: u32 = 6;
 const HOURS: i64 = 4;
@@ -42,14 +45,8 @@ fn frames(random: &mut Random) -> Vec<Frame> {
         for device in 0..DEVICES {
             let start_us = begin_us + at * HOUR_US / FRAMES;
             let rows = (0..ROWS).map(|row| {
-                let temp = Some(random.below(3_000) as i32 - 500);
-                let mode = Some(random.below(3) as i32);
-                (
-                    start_us + row * MINUTE_US,
-                    temp,
-                    mode,
-                    random.below(2) as i32,
-                )
+                let (temp, mode, class) = values_of(random);
+                (start_us + row * MINUTE_US, temp, mode, class)
             });
             let rows: Vec<_> = rows.collect();
             let late_us = random.below(LATE_US as u64) as i64;
@@ -62,6 +59,54 @@ fn frames(random: &mut Random) -> Vec<Frame> {
         }
     }
     frames
+}
+
+/// A value row as the estate makes them: temperature, mode, class.
+fn values_of(random: &mut Random) -> (Option<i32>, Option<i32>, i32) {
+    let temp = Some(random.below(3_000) as i32 - 500);
+    (temp, Some(random.below(3) as i32), random.below(2) as i32)
+}
+
+/// The model of the tests, with a reference and a calibration of two weeks, so that windows are judged.
+fn bundle() -> Arc<Bundle> {
+    static BUNDLE: OnceLock<Arc<Bundle>> = OnceLock::new();
+    let make = || {
+        let blank = crate::testing::bundle();
+        let layout = blank.reference.layout.clone();
+        let mut reference = blank.reference.clone();
+        let (mut random, mut all) = (Random::new(1), Vec::new());
+        for hour in -14 * 24..0 {
+            let start_us = BEGIN_US + (hour - 24) * HOUR_US;
+            for device in 0..DEVICES {
+                let hash = origin(device).device_hash();
+                let mut counter = Counter::new(&layout);
+                for _ in 0..FRAMES * ROWS {
+                    let (temp, mode, class) = values_of(&mut random);
+                    counter.rows(hash, 1);
+                    let values = [temp, mode, Some(class), Some(9_000 + class)];
+                    for (signal, value) in values.into_iter().enumerate() {
+                        counter.value(signal, value).unwrap();
+                    }
+                }
+                let profile = counter.finish();
+                reference.slots[0].merge(&profile).unwrap();
+                all.push((start_us, hash, profile));
+            }
+        }
+        let mut learner = Learner::new(&reference).unwrap();
+        for (start_us, device, profile) in &all {
+            learner.add(*start_us, *device, profile).unwrap();
+        }
+        let calibration = learner.finish().to_json().into_bytes();
+        let mut files = blank.files().clone();
+        files.insert(REFERENCE_FILE.to_owned(), reference.encode());
+        files.insert(CALIBRATION_FILE.to_owned(), calibration);
+        files.remove(DIGEST_FILE);
+        let digest = serde_json::to_vec(&Digest::of(&files)).unwrap();
+        files.insert(DIGEST_FILE.to_owned(), digest);
+        Arc::new(Bundle::from_files(files).unwrap())
+    };
+    Arc::clone(BUNDLE.get_or_init(make))
 }
 
 fn record(frame: &Frame, partitions: u32) -> Output {

@@ -1,4 +1,4 @@
-//! What is around the roles fails and comes back: brokers, the lake's disk, the object store, the clock.
+//! What is around the roles fails and comes back: brokers, the lake's disk, the object store.
 
 use std::process::Command;
 
@@ -100,9 +100,8 @@ fn a_stalled_broker_bounds_memory() {
     assert!(killed["pressed_refused"].as_u64() > Some(0), "{killed:#}");
 }
 
-/// Scenario: while devices send, the clock of all roles is stepped back an hour; the file system of the lake fills
-/// up to the last page; the lake's object store answers 503 to everything; each for a while, each on a log of its
-/// own.
+/// Scenario: while devices send, the file system of the lake fills up to the last page; the lake's object store
+/// answers 503 to everything; each for a while, each on a log of its own.
 /// Guarantee: afterwards lake and profiles equal what is computed from the input, and metrics and logs tell of the
 /// steps that failed.
 #[test]
