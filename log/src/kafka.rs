@@ -69,6 +69,8 @@ mod offsets;
 pub mod plan;
 mod producer;
 mod reader;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 
 use client::Clients;
 

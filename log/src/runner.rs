@@ -16,7 +16,7 @@
 
 mod observe;
 mod shutdown;
-mod turn;
+pub(crate) mod turn;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -19,5 +19,7 @@ pub mod labels;
 pub mod once;
 pub mod profile;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 pub(crate) mod testing;
 pub mod vitals;

@@ -2,6 +2,7 @@
 
 mod delayed;
 mod demo;
+mod faults;
 mod kills;
 mod security;
 mod server;

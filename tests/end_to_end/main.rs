@@ -5,6 +5,7 @@ mod compare;
 mod compose;
 mod crash;
 mod demo;
+mod determinism;
 mod fleet;
 mod gas;
 mod harness;

@@ -42,10 +42,18 @@ SIGNALS = ["temperature", "vibration", "pressure", "current"]
 CENTRES = [(6181, 400), (2787, 330), (5501, 240), (8061, 900)]
 ROLES = [("ingest", 2), ("profile", 2), ("detect", 2), ("archive", 2), ("alerting", 1)]
 SENDERS = 8
+# What metrics tell of faults, summed over all processes that run at the end.
+TOLD = ["driftline_stage_failures_total", "driftline_stage_rebalances_total", "driftline_gateway_append_failures_total"]
 
 
 def say(text):
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def pid_of(address):
+    """The process of a broker that tests/kafka/start started."""
+    cache = os.environ.get("DRIFTLINE_CACHE") or os.path.expanduser("~/.cache/driftline")
+    return int(pathlib.Path(cache, "kafka-run", address, "pid").read_text())
 
 
 def tool(name, *arguments):
@@ -175,6 +183,9 @@ class Webhooks:
 
 
 class Pipeline:
+    # What its processes find in their environment besides.
+    environment = {}
+
     def __init__(self, args, work, name):
         self.args, self.work, self.name = args, work / name, name
         self.work.mkdir()
@@ -185,6 +196,8 @@ class Pipeline:
         self.stops = collections.Counter()
         self.leaves = collections.Counter()
         self.resident = collections.Counter()
+        self.resident_before = {}
+        self.moved = 0
         self.dozing = {}
         self.ended = []
         self.running = {}
@@ -229,7 +242,7 @@ log = "{args.log}"
 
     def start(self, role, at):
         gateway, metrics = self.ports[(role, at)]
-        environment = dict(os.environ, DRIFTLINE_GATEWAY__LISTEN=f"127.0.0.1:{gateway}",
+        environment = dict(os.environ, **self.environment, DRIFTLINE_GATEWAY__LISTEN=f"127.0.0.1:{gateway}",
                            DRIFTLINE_TELEMETRY__LISTEN=f"127.0.0.1:{metrics}")
         log = open(self.work / f"{role}-{at}.log", "a")
         self.running[(role, at)] = subprocess.Popen(
@@ -295,22 +308,55 @@ log = "{args.log}"
 
         threading.Thread(target=join, daemon=True).start()
 
-    def stall(self, seconds):
-        """The broker stands still under load; how much memory each role takes at most meanwhile."""
-        cache = os.environ.get("DRIFTLINE_CACHE") or os.path.expanduser("~/.cache/driftline")
-        broker = int(pathlib.Path(cache, "kafka-run", self.args.kafka, "pid").read_text())
-        say(f"{self.name}: the broker stands still for {seconds:.0f} s")
+    def stall(self, seconds, press):
+        """A broker stands still; `press` loads the gateways. Most memory that each role takes meanwhile."""
+        address = self.args.kafka.split(",")[0]
+        broker = pid_of(address)
+        before = collections.Counter()
+        self.measure_memory(before)
+        say(f"{self.name}: broker {address} stands still for {seconds:.0f} s; memory before: {dict(before)} MB")
         os.kill(broker, signal.SIGSTOP)
+        pressing = threading.Event()
+        pressers = [threading.Thread(target=press, args=(at, pressing)) for at in range(self.args.stall_senders)]
+        for thread in pressers:
+            thread.start()
         try:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                for (role, _), process in self.running.items():
-                    self.resident[role] = max(self.resident[role], resident(process.pid))
+                self.measure_memory(self.resident)
                 time.sleep(1)
                 self.look_after()
         finally:
             os.kill(broker, signal.SIGCONT)
+            pressing.set()
+        for thread in pressers:
+            thread.join()
+        self.resident_before = before
         say(f"{self.name}: it goes on; most memory: {dict(self.resident)} MB")
+
+    def measure_memory(self, most):
+        for (role, _), process in list(self.running.items()):
+            most[role] = max(most[role], resident(process.pid))
+
+    def told(self, names):
+        """Sums of counters over all processes that answer, since each began."""
+        sums = collections.Counter()
+        for _, port in self.ports.values():
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("GET", "/metrics")
+                lines = connection.getresponse().read().decode().splitlines()
+            except (OSError, http.client.HTTPException):
+                continue
+            for line in lines:
+                name = line.split("{")[0].split(" ")[0]
+                if name in names:
+                    sums[name] += int(float(line.split()[-1]))
+        return dict(sums)
+
+    def logged(self, text):
+        """How many lines of all logs say so."""
+        return sum(log.read_text(errors="replace").count(text) for log in self.work.glob("*.log"))
 
     def stop(self):
         with self.lock:
@@ -398,6 +444,20 @@ class Sender:
             count["sent_again"] += sent - 1
         with self.lock:
             self.counts.update(count)
+
+    def press(self, me, enough):
+        """Sends what was sent before again and again, which counts for nothing, until it is enough."""
+        rng = random.Random(me)
+        gateways = self.pipeline.gateways()
+        connections = {}
+        while not enough.is_set():
+            index = rng.choice(self.order)
+            status = self.post(connections, rng.choice(gateways), self.frames[index][0], self.body(index), False)
+            with self.lock:
+                self.counts["pressed"] += 1
+                self.counts["pressed_refused"] += status != 200
+            if status != 200:
+                enough.wait(0.05)
 
     def body(self, index):
         device, boot, sequence, times, columns = self.frames[index]
@@ -492,13 +552,18 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
     try:
         seconds = args.seconds
         if name == "killed":
-            count = kills + args.stops + args.leaves + args.broker_kills
-            seconds = max(seconds, count * args.kill_every * 1.05 + args.broker_kills * 8 + args.broker_stall)
+            count = kills + args.stops + args.leaves + args.broker_kills + args.leader_moves
+            brokers = (args.broker_kills + args.leader_moves) * 8 + args.broker_stall
+            seconds = max(seconds, count * args.kill_every * 1.05 + brokers)
         sender = Sender(pipeline, frames, order, tokens, schema, seconds, args)
         rng = random.Random(args.seed + 2)
         deeds = ["kill"] * kills + ["doze"] * args.stops + ["leave"] * args.leaves
         deeds = deeds + ["broker"] * args.broker_kills if name == "killed" else []
         rng.shuffle(deeds)
+        # Leaders go back to where they were meant to be, which moves those that a kill has moved away.
+        last = len(deeds) - 1 - deeds[::-1].index("broker") if "broker" in deeds else -1
+        for _ in range(args.leader_moves if name == "killed" else 0):
+            deeds.insert(rng.randint(last + 1, len(deeds)), "lead")
         for at, deed in enumerate(deeds):
             time.sleep(rng.expovariate(1 / args.kill_every))
             awake = [key for key in pipeline.ports if key not in pipeline.dozing]
@@ -509,6 +574,8 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
                 pipeline.doze(rng.choice(stages), args.stop_for)
             elif deed == "leave":
                 pipeline.leave(rng.choice(awake))
+            elif deed == "lead":
+                pipeline.moved += int(tool("lead", args.kafka).stdout or 0)
             else:
                 tool("restart", rng.choice(args.kafka.split(",")))
             pipeline.look_after()
@@ -517,7 +584,9 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         while pipeline.dozing:
             time.sleep(0.2)
         if name == "killed" and args.broker_stall:
-            pipeline.stall(args.broker_stall)
+            # A process that starts now would only end again: load is what is asked for.
+            until_archived(pipeline, args)
+            pipeline.stall(args.broker_stall, sender.press)
         while not sender.is_done():
             time.sleep(0.5)
             pipeline.look_after()
@@ -534,6 +603,10 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
             "rows": sum(mine[0] for mine in lake.values()), "twice": twice, "dead_letters": told,
             "kills": dict(pipeline.kills), "stops": dict(pipeline.stops),
             "leaves": dict(pipeline.leaves), "broker_kills": deeds.count("broker"),
+            "leader_moves": deeds.count("lead"),
+            "partitions_moved": pipeline.moved, "metrics": pipeline.told(TOLD),
+            "tried_again": pipeline.logged("step failed and is tried again"),
+            "resident_mb_before_stall": dict(pipeline.resident_before),
             "resident_mb_while_stalled": dict(pipeline.resident), "ended_by_themselves": pipeline.ended,
             "seconds_sending": round(sent, 1), "seconds_until_drained": round(drained, 1),
             "webhooks": len(pipeline.webhooks.seen), "webhooks_twice": sum(
@@ -552,6 +625,21 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         return result, [f"{name}: {problem}" for problem in problems], measures(pipeline)
     finally:
         pipeline.stop()
+
+
+def until_archived(pipeline, args):
+    """Waits until every role works: the first rows are in the lake and measured."""
+    deadline = time.monotonic() + args.patience
+    while time.monotonic() < deadline:
+        pipeline.look_after()
+        try:
+            if pipeline.sql("SELECT (SELECT count(*) FROM inferences) * (SELECT count(*) FROM measures) AS n")[0]["n"]:
+                return
+        except subprocess.CalledProcessError:
+            # A table is made when its first rows come.
+            pass
+        time.sleep(0.5)
+    raise SystemExit(f"{pipeline.name}: nothing was measured within {args.patience} s")
 
 
 def drain(pipeline, args, rows):
@@ -583,6 +671,10 @@ def main():
     parser.add_argument("--kafka", help="host:port; without it a broker of its own, see tests/kafka/start")
     parser.add_argument("--broker-kills", type=int, default=0, help="of a broker of its own")
     parser.add_argument("--broker-stall", type=float, default=0, help="seconds that a broker of its own stands still")
+    parser.add_argument("--stall-senders", type=int, default=0, help="senders that press the gateways meanwhile")
+    parser.add_argument("--leader-moves", type=int, default=0, help="times that leaders go back to preferred nodes")
+    parser.add_argument("--nodes", type=int, help="brokers of its own; 3 where brokers are killed, else 1")
+    parser.add_argument("--only-disturbed", action="store_true", help="no undisturbed run to hold measures against")
     parser.add_argument("--binary", default=str(ROOT / "target" / "debug" / "driftline"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=60_000)
@@ -606,9 +698,10 @@ def main():
     if own:
         # A broker alone must not be killed: Kafka 4.3.0 was seen to forget marks of transactions while
         # it starts, when no other node leads the partitions.
-        args.kafka = tool("start", *(["--nodes", "3"] if args.broker_kills else [])).stdout.strip()
-    elif args.broker_kills or args.broker_stall:
-        parser.error("--broker-kills and --broker-stall take a broker of its own: leave --kafka out")
+        nodes = args.nodes or (3 if args.broker_kills or args.leader_moves else 1)
+        args.kafka = tool("start", *(["--nodes", str(nodes)] if nodes > 1 else [])).stdout.strip()
+    elif args.broker_kills or args.broker_stall or args.leader_moves or args.nodes:
+        parser.error("--broker-kills, --broker-stall, --leader-moves and --nodes take brokers of its own: leave --kafka out")
     args.run = f"kill{args.seed}.{os.getpid()}.{int(time.time())}"
     work = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="driftline-kill-"))
     work.mkdir(parents=True, exist_ok=True)
@@ -621,8 +714,8 @@ def main():
             shutil.rmtree(work, ignore_errors=True)
 
 
-def loop(args, work):
-    say(f"seed {args.seed}: making {args.rows} rows of {args.devices} devices")
+def prepare(args, work):
+    """Frames, the order of sending, a bundle, the frames' schema, and the right answers."""
     make_input(work / "input.jsonl", args)
     subprocess.run([args.binary, "simulate", "--prepare", work / "estate", "--tenant", "t"], check=True,
                    capture_output=True)
@@ -631,12 +724,20 @@ def loop(args, work):
                            capture_output=True, text=True).stdout
     schema = json.loads(shown)["frames"]["inferences"]
     frames = read_input(work / "input.jsonl")
-    order = schedule(frames, args)
-    answers = expected(work / "input.jsonl")
-    common = (frames, order, bundle, schema, answers)
-    quiet, problems, wanted = run(args, work, "undisturbed", 0, *common)
+    return frames, schedule(frames, args), bundle, schema, expected(work / "input.jsonl")
+
+
+def loop(args, work):
+    say(f"seed {args.seed}: making {args.rows} rows of {args.devices} devices")
+    common = prepare(args, work)
+    frames, order = common[:2]
+    quiet, problems, wanted = {}, [], None
+    if not args.only_disturbed:
+        quiet, problems, wanted = run(args, work, "undisturbed", 0, *common)
     killed, more, got = run(args, work, "killed", args.kills, *common)
     problems += more
+    if wanted is None:
+        quiet, wanted = {"alerts": killed["alerts"]}, got
     if wanted != got:
         only = [sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))]
         problems.append(f"final measures differ: {len(only[0])} and {len(only[1])} of {len(wanted)}; "

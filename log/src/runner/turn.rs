@@ -1,6 +1,7 @@
 //! One turn of the loop: poll, gather, step, commit, or recover.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,19 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What a turn did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// Something happened, or something is still to come.
     Busy,
     /// Everything is read and an idle tick had nothing to do.
     Quiet,
 }
 
-pub(super) struct Turns<'a> {
-    runner: &'a Runner,
+/// A member under way: one turn at a time, so that a simulator can run many on one thread.
+pub(crate) struct Turns<P> {
+    runner: Runner,
     name: Arc<str>,
-    stage: &'a mut dyn Stage,
+    /// Borrowed or owned.
+    stage: P,
     log: Box<dyn StageLog>,
     held: BTreeSet<u32>,
     /// Read but not committed: next offset by topic and partition.
@@ -42,12 +45,8 @@ enum Failure {
     Stop(RunError),
 }
 
-impl<'a> Turns<'a> {
-    pub(super) fn join(
-        runner: &'a Runner,
-        spec: StageSpec,
-        stage: &'a mut dyn Stage,
-    ) -> Result<Self, RunError> {
+impl<P: DerefMut<Target: Stage>> Turns<P> {
+    pub(crate) fn join(runner: &Runner, spec: StageSpec, stage: P) -> Result<Self, RunError> {
         let name = Arc::clone(&spec.name);
         let log = runner.log.stage(spec).map_err(|source| RunError::Log {
             stage: Arc::clone(&name),
@@ -56,7 +55,7 @@ impl<'a> Turns<'a> {
         let tick = Instant::now() + runner.options.idle_tick;
         let (held, read) = (BTreeSet::new(), BTreeMap::new());
         Ok(Self {
-            runner,
+            runner: runner.clone(),
             name,
             stage,
             log,
@@ -68,11 +67,11 @@ impl<'a> Turns<'a> {
         })
     }
 
-    pub(super) fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps
     }
 
-    pub(super) fn turn(&mut self) -> Result<Turn, RunError> {
+    pub(crate) fn turn(&mut self) -> Result<Turn, RunError> {
         match self.attempt() {
             Ok(turn) => Ok(turn),
             Err(Failure::Stop(error)) => Err(error),
