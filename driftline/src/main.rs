@@ -8,17 +8,21 @@ mod demo;
 mod device;
 mod files;
 mod health;
+mod lake;
 mod metrics;
 mod model;
 mod output;
 mod performance;
 mod pipeline;
 mod receiver;
+mod reference;
 mod replay;
 mod serve;
 mod simulate;
+mod spells;
 mod sql;
 mod telemetry;
+mod times;
 mod topics;
 
 use std::path::{Path, PathBuf};
@@ -84,6 +88,9 @@ enum Command {
     /// Makes, checks, shows and registers bundles.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Builds and compares references, and puts them in force.
+    #[command(subcommand)]
+    Reference(reference::ReferenceCommand),
     /// Adds, lists and revokes devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -199,6 +206,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             tokio::task::block_in_place(|| performance::run(&args, format))?;
         }
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
+        Command::Reference(command) => reference::run(&config, &dir, command, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
         Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,

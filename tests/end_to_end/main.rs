@@ -11,5 +11,6 @@ mod harness;
 mod kafka;
 mod otlp;
 mod performance;
+mod reference;
 mod run;
 mod serve;
