@@ -1,5 +1,6 @@
 //! `driftline`: the one binary. See `driftline help`.
 
+mod budget;
 mod changes;
 mod compare;
 mod config;
@@ -91,6 +92,8 @@ enum Command {
     /// Builds and compares references, and puts them in force.
     #[command(subcommand)]
     Reference(reference::ReferenceCommand),
+    /// Holds the false alarms that were promised against the alarms that came.
+    Budget(budget::BudgetArgs),
     /// Adds, lists and revokes devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -207,6 +210,7 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Reference(command) => reference::run(&config, &dir, command, format).await?,
+        Command::Budget(args) => budget::run(&config, &dir, &args, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
         Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,
