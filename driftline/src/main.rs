@@ -80,7 +80,7 @@ enum Command {
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
-    /// Compares two files column by column.
+    /// Compares two files, or two time ranges of the lake, column by column.
     Compare(Box<compare::CompareArgs>),
     /// Finds where a stream of numbers changes.
     Changes(changes::ChangesArgs),
@@ -198,7 +198,8 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
         Command::Compare(args) => {
-            let compare = || compare::run(&args, format, cli.quiet);
+            let ranges = compare::fetch(&config, &dir, &args, cli.quiet).await?;
+            let compare = || compare::run(&args, &ranges, format, cli.quiet);
             return Ok(match tokio::task::block_in_place(compare)? {
                 true => ExitCode::from(DRIFTED),
                 false => ExitCode::SUCCESS,

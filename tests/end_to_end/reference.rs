@@ -188,6 +188,7 @@ fn the_field_becomes_the_reference() {
     assert!(signal(&diff, "vibration")["psi"].as_f64().unwrap() < 0.1);
     assert_eq!(signal(&diff, "error")["right_rows"], ROWS);
 
+    assert_ranges_compare(&dir, &from, &middle, &to);
     let none = refused(
         &dir,
         &[&["reference", "build", "--stable-days", "1"], &model[..]].concat(),
@@ -239,6 +240,48 @@ fn the_field_becomes_the_reference() {
     assert_eq!(stable["rows"], 86_400 / EVERY_S, "{stable:#}");
     let (status, _) = pipeline.terminate();
     assert!(status.success());
+}
+
+/// Two ranges of the lake compared as two files would be: features become columns by their names, the halves
+/// of one law do not differ, and attributes choose rows, group them and are compared when they are named.
+fn assert_ranges_compare(dir: &Path, from: &str, middle: &str, to: &str) {
+    let range =
+        |from: &str, to: &str, more: &str| format!("lake:boiler@1.0.0?from={from}&to={to}{more}");
+    let (first, second) = (range(from, middle, ""), range(middle, to, ""));
+    let compared = harness::told(dir, &["compare", &first, &second, "--by", "site"]);
+    let rows = |from: &str, to: &str| {
+        let within = format!("event_time >= '{from}' AND event_time < '{to}'");
+        let statement = format!("SELECT count(*) FROM inferences WHERE {within}");
+        harness::number(dir, &statement) as i64
+    };
+    assert_eq!(compared["rows"]["reference"], rows(from, middle));
+    assert_eq!(compared["rows"]["current"], rows(middle, to));
+    assert_eq!(compared["drifted"], false, "{compared:#}");
+    let columns = compared["columns"].as_array().unwrap();
+    let names: Vec<_> = columns.iter().map(|it| &it["column"]).collect();
+    let expected = [
+        "temperature",
+        "vibration",
+        "pressure",
+        "current",
+        "prediction",
+        "confidence",
+        "truth",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(compared["by"].as_array().unwrap().len(), 2);
+
+    let north = range(from, to, "&site=north-1");
+    let only = ["--columns", "site,temperature"];
+    let sites = harness::told(dir, &[&["compare", &first, &north], &only[..]].concat());
+    let columns = sites["columns"].as_array().unwrap().iter();
+    let drifted: Vec<_> = columns.map(|it| it["drifted"].clone()).collect();
+    assert_eq!(drifted, [true, false], "{sites:#}");
+    let said = refused(dir, &["compare", "lake:boiler@1.0.0", &second]);
+    assert!(
+        said.contains("lake:NAME@VERSION?from=TIME&to=TIME"),
+        "{said}"
+    );
 }
 
 /// Scenario: a reference with other edges lies where a version's should be; a version without rows; a

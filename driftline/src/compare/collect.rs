@@ -85,7 +85,7 @@ pub(super) fn collect(request: &Request) -> Result<Vec<Table>> {
         (&first.current, &request.sources.current),
     ] {
         if side.all.rows == 0 {
-            bail!("{}: there are no rows to compare", source.path.display());
+            bail!("{}: there are no rows to compare", source.name);
         }
     }
     let kinds = kinds(request, &first)?;
