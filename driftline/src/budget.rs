@@ -145,9 +145,9 @@ async fn windows(session: &Session, args: &BudgetArgs) -> Result<BTreeMap<Key, J
 /// Stories by model version: the window in which each opened, and whether it was refuted.
 async fn stories(session: &Session) -> Result<BTreeMap<Key, Vec<(i64, bool)>>> {
     let statement = format!(
-        "SELECT tenant, model, version, finding_key, finding_state, CAST(window_start AS BIGINT),
+        "SELECT tenant, model, version, finding_key, finding_state, CAST(window_start AS BIGINT) AS start_us,
              CAST(window_end AS BIGINT)
-         FROM findings WHERE kind IN {KINDS} ORDER BY window_start, revision"
+         FROM findings WHERE kind IN {KINDS} ORDER BY start_us, revision"
     );
     let mut said: BTreeMap<Key, Vec<Said>> = BTreeMap::new();
     for (texts, numbers) in ask(session, &statement, 5).await? {

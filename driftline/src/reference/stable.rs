@@ -33,9 +33,9 @@ pub(super) async fn days(
     );
     let judged = ask(session, &statement, 0).await?;
     let statement = format!(
-        "SELECT finding_key, finding_state, CAST(window_start AS BIGINT),
+        "SELECT finding_key, finding_state, CAST(window_start AS BIGINT) AS start_us,
              CAST(window_end AS BIGINT)
-         FROM findings WHERE {of} ORDER BY window_start, revision"
+         FROM findings WHERE {of} ORDER BY start_us, revision"
     );
     let said = ask(session, &statement, 2).await?.into_iter();
     let said: Vec<Said> = said.filter_map(statement_of).collect();
