@@ -15,25 +15,7 @@ use driftline_drift::compare::{
     Values, judge,
 };
 use driftline_drift::performance::wilson;
-
-/// SplitMix64: the example needs no more.
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        ((z >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * self.uniform().ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
+use driftline_drift::random::Random;
 
 /// A kind of column: what one row of it is, `None` being a missing value.
 type Draw = fn(&mut Random) -> Option<f64>;
@@ -159,7 +141,7 @@ fn alarms(
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let work = |thread: u64| {
-        let mut random = Random(
+        let mut random = Random::new(
             thread << 40 ^ (rows.current as u64) << 20 ^ (columns * 31 + families[0]) as u64,
         );
         let mut alarms = 0;

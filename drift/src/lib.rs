@@ -1,5 +1,5 @@
 //! The mathematics of Driftline: how far the present is from its reference, and whether that is
-//! chance. Pure functions only: no I/O, no clock, no randomness of their own, no async, so the same
+//! chance. Pure functions only: no I/O, no clock, no randomness but from fixed seeds, no async, so the same
 //! code answers on the stream, in SQL and on the device, and the same input gives the same bits.
 //!
 //! # Layout
@@ -14,6 +14,7 @@
 //! - [`compat`]: what SciPy, Evidently and NannyML answer where their definitions differ
 //! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
 //! - [`performance`]: how well a model does, with labels and without
+//! - [`random`]: numbers by a seed, to deal rows and to simulate
 //! - [`special`]: distribution functions that stay accurate in their tails
 
 pub mod calibrate;
@@ -25,5 +26,6 @@ pub mod error;
 pub mod explain;
 pub mod hypothesis;
 pub mod performance;
+pub mod random;
 pub mod sample;
 pub mod special;

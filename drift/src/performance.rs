@@ -18,11 +18,13 @@
 //! - [`interval`]: Wilson, Jeffreys and normal intervals; design effects
 //! - [`stratified`]: estimates for an estate from probes that do not represent it evenly
 //! - [`calibration`]: isotonic regression and when it helps
+//! - [`decomposition`]: a loss told apart: moved inputs, or a changed relation of inputs and truth
 //! - [`cbpe`]: confidence-based performance estimation, ours and NannyML's
 
 pub mod calibration;
 pub mod cbpe;
 pub mod classification;
+pub mod decomposition;
 pub mod interval;
 pub mod regression;
 pub mod roc;

@@ -28,7 +28,7 @@ mod one_sample_ks;
 mod quadratic;
 mod student;
 
-pub use gamma::{chi_square_sf, gamma_p, gamma_q, ln_binomial};
+pub use gamma::{chi_square_sf, gamma_p, gamma_q, ln_binomial, poisson_sf};
 pub use kolmogorov::{kolmogorov_sf, kuiper_sf};
 pub use one_sample_ks::one_sample_ks_sf;
 pub(crate) use quadratic::scaled_bessel_k_quarter;

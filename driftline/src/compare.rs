@@ -1,4 +1,4 @@
-//! `driftline compare`: has anything changed between two files?
+//! `driftline compare`: has anything changed between two files, or two time ranges of the lake?
 //!
 //! Without any option all columns that both files have are compared, numbers as numbers and texts as
 //! categories, and the chance that anything is called drifted when nothing has changed is 1 in 100 for
@@ -20,6 +20,7 @@
 //!
 //! # Layout
 //!
+//! - `ranges`: time ranges of the lake as files
 //! - `source`: CSV and Parquet in blocks; `collect`: both files as columns, in bounded memory
 //! - `answer`: the JSON document, the table
 //! - `report`: the HTML page; `chart`: its pictures
@@ -27,14 +28,16 @@
 mod answer;
 mod chart;
 mod collect;
+mod ranges;
 mod report;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use driftline_drift::compare::{Column, Definitions, Method, Plan, Sides, judge};
 
+use crate::config::Config;
 use crate::output::{OutputFormat, Usage};
 use answer::Judged;
 use collect::{COMPAT_VALUES_MAX, Kind, Request, SAMPLE_VALUES, Table, Wanted};
@@ -46,7 +49,10 @@ const EVIDENTLY_SHARE: f64 = 0.5;
 /// Arguments of `driftline compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
-    /// What to compare with: CSV with a header (plain, .gz, .zst) or Parquet.
+    /// What to compare with: CSV with a header (plain, .gz, .zst) or Parquet, or a time range of the lake,
+    /// lake:NAME@VERSION?from=TIME&to=TIME, with &tenant=NAME and attributes such as &site=north-1 where
+    /// wanted. A range has a column per feature, extra signal and output, the truth where it is known, and,
+    /// for --by and --columns, the device and its attributes.
     reference: PathBuf,
     /// The present.
     current: PathBuf,
@@ -84,13 +90,48 @@ pub(crate) struct CompareArgs {
     fail_on_drift: bool,
 }
 
+/// Ranges of the lake among what is compared, on disk.
+pub(crate) type Ranges = Sides<Option<ranges::Fetched>>;
+
+/// Fetches the ranges of the lake that are to be compared.
+///
+/// # Errors
+/// When a range is not written as it should be, or cannot be read.
+pub(crate) async fn fetch(
+    config: &Config,
+    dir: &Path,
+    args: &CompareArgs,
+    quiet: bool,
+) -> Result<Ranges> {
+    let mut ranges = Ranges::new(None, None);
+    for (name, to) in [
+        (&args.reference, &mut ranges.reference),
+        (&args.current, &mut ranges.current),
+    ] {
+        if ranges::is_range(name) {
+            *to = Some(ranges::fetch(config, dir, name).await?);
+        }
+    }
+    if !quiet && (ranges.reference.is_some() || ranges.current.is_some()) {
+        eprintln!(
+            "driftline: rows of a device resemble one another, and so do neighbours in time: --false-alarm-rate holds for independent rows, so read verdicts on ranges of the lake as a first look"
+        );
+    }
+    Ok(ranges)
+}
+
 /// Runs it; `true` when the caller asked to be told of drift and there is some.
 ///
 /// # Errors
 /// [`Usage`] for options that cannot be; else names the file, and the column or row that is wrong.
-pub(crate) fn run(args: &CompareArgs, format: OutputFormat, quiet: bool) -> Result<bool> {
+pub(crate) fn run(
+    args: &CompareArgs,
+    ranges: &Ranges,
+    format: OutputFormat,
+    quiet: bool,
+) -> Result<bool> {
     let plan = plan(args)?;
-    let (request, skipped) = request(args)?;
+    let (request, skipped) = request(args, ranges)?;
     if !quiet {
         for (column, why) in &skipped {
             eprintln!("driftline: column {column} is not compared: {why}");
@@ -133,8 +174,15 @@ fn plan(args: &CompareArgs) -> Result<Plan> {
 type Skipped = Vec<(String, String)>;
 
 /// Which columns of which files, and those left out with the reason.
-fn request(args: &CompareArgs) -> Result<(Request, Skipped)> {
-    let sources = Sides::new(Source::open(&args.reference)?, Source::open(&args.current)?);
+fn request(args: &CompareArgs, ranges: &Ranges) -> Result<(Request, Skipped)> {
+    let open = |name: &Path, range: &Option<ranges::Fetched>| match range {
+        Some(range) => Source::open(&range.path).map(|source| source.range(name, &range.heads)),
+        None => Source::open(name),
+    };
+    let sources = Sides::new(
+        open(&args.reference, &ranges.reference)?,
+        open(&args.current, &ranges.current)?,
+    );
     let in_current = |name: &str| {
         let mapped = args.map.iter().find(|(reference, _)| reference == name);
         mapped.map_or(name.to_owned(), |(_, current)| current.clone())
@@ -145,7 +193,7 @@ fn request(args: &CompareArgs) -> Result<(Request, Skipped)> {
                 let names = source.names.join(", ");
                 format!(
                     "{}: there is no column {name:?}, there are {names}",
-                    source.path.display()
+                    source.name
                 )
             })
         };
@@ -192,6 +240,12 @@ fn request(args: &CompareArgs) -> Result<(Request, Skipped)> {
         if declared.contains(&Declared::Other) {
             let why = "it holds lists, structures or bytes".to_owned();
             skipped.push((name.clone(), why));
+        } else if [&sources.reference, &sources.current]
+            .iter()
+            .any(|it| it.heads.contains(name))
+            && args.columns.is_empty()
+        {
+            continue;
         } else if declared.contains(&Declared::Time) && args.columns.is_empty() {
             let why = "times move by nature; name it in --columns to compare them".to_owned();
             skipped.push((name.clone(), why));

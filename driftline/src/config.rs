@@ -5,6 +5,7 @@
 
 mod log;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use driftline_processors::vitals::VitalsConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::reference::Recipe;
 pub(crate) use log::LogConfig;
 
 /// What names of overriding variables begin with.
@@ -123,6 +125,9 @@ pub(crate) struct Config {
     pub profile: ProfileConfig,
     /// Profiles to findings.
     pub detect: DetectConfig,
+    /// By model name: the rows that `reference build` takes when it is not told. Without it a model is
+    /// compared with its training data.
+    pub references: BTreeMap<String, Recipe>,
     /// Silent devices and stuck sensors.
     pub vitals: VitalsConfig,
     /// Outcomes joined with inferences.

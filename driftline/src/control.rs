@@ -16,14 +16,17 @@ use axum::{Json, Router};
 use driftline_emitter::store;
 use driftline_log::registry::{Registry, Token};
 use driftline_log::{Log, LogError};
-use driftline_schemas::clock::Clock;
+use driftline_schemas::clock::{Clock, DAY_US};
+use driftline_schemas::registry::ReferenceRecord;
 use driftline_schemas::source::Origin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::lake::time_text;
 use crate::metrics::Metrics;
 use crate::pipeline;
+use crate::reference::TRAINING;
 
 /// Name of the socket in the data folder.
 const SOCKET: &str = "control.sock";
@@ -72,6 +75,28 @@ pub(crate) enum Command {
     },
     /// Lists bundles.
     ModelList,
+    /// Puts a reference in force.
+    ReferencePromote {
+        /// Owner.
+        tenant: String,
+        /// Model name.
+        model: String,
+        /// Model version.
+        version: String,
+        /// Identity; none for the bundle's own.
+        id: Option<String>,
+        /// First window, microseconds of event time; none for the next day.
+        from_us: Option<i64>,
+    },
+    /// Lists what is in force for a model version.
+    ReferenceList {
+        /// Owner.
+        tenant: String,
+        /// Model name.
+        model: String,
+        /// Model version.
+        version: String,
+    },
 }
 
 /// What a command needs.
@@ -146,7 +171,43 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
                 .collect();
             Ok(Value::Array(models))
         }
+        Command::ReferencePromote {
+            tenant,
+            model,
+            version,
+            id,
+            from_us,
+        } => {
+            let record = scope.registry.promote_reference(
+                &mut *appender,
+                (&tenant, &model, &version),
+                id.as_deref(),
+                from_us.unwrap_or((now_us.div_euclid(DAY_US) + 1) * DAY_US),
+                now_us,
+            )?;
+            Ok(promotion(&record))
+        }
+        Command::ReferenceList {
+            tenant,
+            model,
+            version,
+        } => {
+            scope.registry.refresh()?;
+            let promotions = scope.registry.promotions(&tenant, &model, &version);
+            Ok(promotions.iter().map(promotion).collect())
+        }
     }
+}
+
+/// A reference in force, for people: `training` is the bundle's own.
+fn promotion(record: &ReferenceRecord) -> Value {
+    json!({
+        "reference": record.id.as_deref().unwrap_or(TRAINING),
+        "model": format!("{}@{}", record.model, record.version),
+        "tenant": record.tenant,
+        "from": time_text(record.from_us),
+        "promoted_at": time_text(record.promoted_at_us),
+    })
 }
 
 /// Sends a command to the `serve` that holds the data folder, or executes it on the log itself.

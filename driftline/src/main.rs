@@ -1,5 +1,6 @@
 //! `driftline`: the one binary. See `driftline help`.
 
+mod budget;
 mod changes;
 mod compare;
 mod config;
@@ -8,17 +9,21 @@ mod demo;
 mod device;
 mod files;
 mod health;
+mod lake;
 mod metrics;
 mod model;
 mod output;
 mod performance;
 mod pipeline;
 mod receiver;
+mod reference;
 mod replay;
 mod serve;
 mod simulate;
+mod spells;
 mod sql;
 mod telemetry;
+mod times;
 mod topics;
 
 use std::path::{Path, PathBuf};
@@ -75,7 +80,7 @@ enum Command {
     },
     /// Asks the lake in SQL.
     Sql(sql::SqlArgs),
-    /// Compares two files column by column.
+    /// Compares two files, or two time ranges of the lake, column by column.
     Compare(Box<compare::CompareArgs>),
     /// Finds where a stream of numbers changes.
     Changes(changes::ChangesArgs),
@@ -84,6 +89,11 @@ enum Command {
     /// Makes, checks, shows and registers bundles.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Builds and compares references, and puts them in force.
+    #[command(subcommand)]
+    Reference(reference::ReferenceCommand),
+    /// Holds the false alarms that were promised against the alarms that came.
+    Budget(budget::BudgetArgs),
     /// Adds, lists and revokes devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -188,7 +198,8 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Sql(args) => sql::run(&config, &dir, args, format).await?,
         Command::Compare(args) => {
-            let compare = || compare::run(&args, format, cli.quiet);
+            let ranges = compare::fetch(&config, &dir, &args, cli.quiet).await?;
+            let compare = || compare::run(&args, &ranges, format, cli.quiet);
             return Ok(match tokio::task::block_in_place(compare)? {
                 true => ExitCode::from(DRIFTED),
                 false => ExitCode::SUCCESS,
@@ -199,6 +210,8 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             tokio::task::block_in_place(|| performance::run(&args, format))?;
         }
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
+        Command::Reference(command) => reference::run(&config, &dir, command, format).await?,
+        Command::Budget(args) => budget::run(&config, &dir, &args, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
         Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,

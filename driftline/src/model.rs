@@ -7,10 +7,10 @@ mod show;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, bail};
 use driftline_emitter::{Runtime, store};
 use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::control::{self, Command};
@@ -85,6 +85,55 @@ pub(crate) async fn run(
             format,
         ),
     }
+}
+
+/// A model version: `name@version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+pub(crate) fn parse_version(text: &str) -> Result<Version, String> {
+    match text.split_once('@') {
+        Some((name, version)) if !name.is_empty() && !version.is_empty() => Ok(Version {
+            name: name.into(),
+            version: version.into(),
+        }),
+        _ => Err("write NAME@VERSION, such as boiler@1.0.0".into()),
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
+}
+
+/// The registered bundle of a model version; of several variants the first.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub(crate) async fn registered(
+    config: &Config,
+    dir: &Path,
+    tenant: &str,
+    model: &Version,
+) -> Result<Bundle> {
+    let models = control::send(config, dir, Command::ModelList).await?;
+    let is_it = |record: &&Value| {
+        record["tenant"] == tenant
+            && record["model"] == model.name.as_str()
+            && record["version"] == model.version.as_str()
+    };
+    let found = models.as_array().into_iter().flatten().find(is_it);
+    let Some(path) = found.and_then(|record| record["path"].as_str()) else {
+        bail!(
+            "tenant {tenant:?} has no {model} registered: `driftline model list` shows what there is"
+        );
+    };
+    let folder = config.bundles(dir).join(path);
+    store::load(&folder).with_context(|| folder.display().to_string())
 }
 
 /// Reads a bundle and makes sure that all of it can be used.

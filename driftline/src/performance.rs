@@ -8,10 +8,15 @@
 //!
 //! The method sees inputs that moved. It is blind, by construction, to a changed P(class | inputs).
 //!
+//! With `--decompose` and targets in both files, what changed is told apart instead: how much of a loss the
+//! moved inputs explain, and how much is a changed relation of inputs and target.
+//!
 //! # Layout
 //!
+//! - `causes`: a loss told apart
 //! - `rows`: both files as scores, predictions and targets
 
+mod causes;
 mod rows;
 
 use std::path::PathBuf;
@@ -38,7 +43,7 @@ pub(crate) struct PerformanceArgs {
     analysis: PathBuf,
     /// Column with the probability of the positive class; or one column a class, as COL when it is
     /// named like the class, else CLASS=COL.
-    #[arg(long = "score", value_name = "COL", required = true, num_args = 1.., value_delimiter = ',')]
+    #[arg(long = "score", value_name = "COL", required_unless_present = "decompose", num_args = 1.., value_delimiter = ',')]
     scores: Vec<String>,
     /// Column with the class that was predicted.
     #[arg(long, value_name = "COL")]
@@ -58,6 +63,13 @@ pub(crate) struct PerformanceArgs {
     /// Follow NannyML's definitions (0.13).
     #[arg(long, value_name = "nannyml", value_parser = ["nannyml"])]
     compat: Option<String>,
+    /// Tell a changed performance apart, with targets in both files: how much of it these columns
+    /// explain by having moved, and how much is a changed relation of them and the target.
+    #[arg(long, value_name = "COL", value_delimiter = ',', conflicts_with_all = ["scores", "chunk", "compat"])]
+    decompose: Vec<String>,
+    /// What a row loses, for --decompose.
+    #[arg(long, value_enum, default_value = "wrong", requires = "decompose")]
+    loss: causes::Loss,
 }
 
 /// Runs it.
@@ -70,7 +82,11 @@ pub(crate) fn run(args: &PerformanceArgs, format: OutputFormat) -> Result<()> {
         let text = "--compat nannyml takes one --score: several classes have driftline's own definition only";
         return Err(Usage(text.to_owned()).into());
     }
-    output::write(&Value::Array(estimate(args)?), format)
+    let answer = match args.decompose.is_empty() {
+        true => estimate(args)?,
+        false => causes::run(args)?,
+    };
+    output::write(&Value::Array(answer), format)
 }
 
 fn estimate(args: &PerformanceArgs) -> Result<Vec<Value>> {

@@ -14,11 +14,13 @@
 //!
 //! - [`token`]: secrets of devices, and their hashes
 //! - [`store`]: where bundles rest
+//! - [`references`]: references beside the bundles' own, and what is in force
 //! - `snapshot` (private): what the topic says, record by record
 //! - `change`, `error` (private): adding, revoking and registering; what can go wrong
 
 mod change;
 mod error;
+pub mod references;
 mod snapshot;
 pub mod store;
 #[cfg(test)]
@@ -58,6 +60,10 @@ pub const BUNDLES_MAX: usize = 1_024;
 /// Most bytes of whole bundles kept for those who ask for one again. A larger bundle is handed out
 /// and not kept.
 pub const BUNDLE_CACHE_BYTES_MAX: usize = 128 << 20;
+
+/// Most promotions of references that are known of one model version: a weekly one for a year, and more.
+/// The oldest gives way to the next one; windows that old are not judged again.
+pub const PROMOTIONS_MAX: usize = 64;
 
 /// Most refreshes that pass before a bundle that could not be read is tried again.
 pub const BUNDLE_RETRY_MAX: u32 = 64;

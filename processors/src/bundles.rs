@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use driftline_log::registry::references::Built;
 use driftline_log::registry::{Registry, RegistryError};
 use driftline_log::runner::StageError;
 use driftline_schemas::bundle::Bundle;
+use driftline_schemas::registry::ReferenceRecord;
 use driftline_schemas::source::ATTRIBUTES;
 
 /// What stages ask of the registry; a trait so that tests need no store of bundles.
@@ -22,7 +24,23 @@ pub trait Bundles: Send + Sync {
         variant: &str,
     ) -> Result<Option<Arc<Bundle>>, StageError>;
 
-    /// Changes whenever [`Bundles::attribute_values`] may.
+    /// References in force for a model version in place of the bundle's own, in the order of time, as
+    /// known by now.
+    fn promotions(&self, tenant: &str, model: &str, version: &str) -> Vec<ReferenceRecord> {
+        let _ = (tenant, model, version);
+        Vec::new()
+    }
+
+    /// A reference that a record of [`Bundles::promotions`] names.
+    ///
+    /// # Errors
+    /// [`StageError::Retry`] when it cannot be read now.
+    fn reference(&self, record: &ReferenceRecord, id: &str) -> Result<Built, StageError> {
+        let _ = record;
+        Err(StageError::Retry(format!("there is no reference {id}")))
+    }
+
+    /// Changes whenever [`Bundles::attribute_values`] or [`Bundles::promotions`] may.
     fn revision(&self) -> u64 {
         0
     }
@@ -53,6 +71,15 @@ impl Bundles for Registry {
             }
             found => found.map(Some).map_err(retry),
         }
+    }
+
+    fn promotions(&self, tenant: &str, model: &str, version: &str) -> Vec<ReferenceRecord> {
+        Self::promotions(self, tenant, model, version)
+    }
+
+    fn reference(&self, record: &ReferenceRecord, id: &str) -> Result<Built, StageError> {
+        Self::reference(self, &record.tenant, &record.model, &record.version, id)
+            .map_err(|error| StageError::Retry(error.to_string()))
     }
 
     fn revision(&self) -> u64 {

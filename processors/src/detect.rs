@@ -31,6 +31,14 @@
 //! of the commoner cause, not a decomposition: a concept that changes while inputs drift in the
 //! same scope is seen once the inputs are calm again.
 //!
+//! # References
+//!
+//! A window is compared with the reference that is in force for its start: the bundle's own, or one that
+//! was promoted from a time on ([`Bundles::promotions`](crate::bundles::Bundles::promotions)). Windows that
+//! were judged with another one than is in force for them by now are judged again. Where another one comes
+//! into force, evidence starts anew and the stories that were found against the one before end: what is
+//! far from one reference says nothing about the other.
+//!
 //! # State
 //!
 //! Windows are kept for [`DetectConfig::keep`]; older ones are dropped day by day behind a checkpoint
@@ -45,7 +53,7 @@
 //! - [`stats`]: what it counts
 //! - `state`: keys and values of the changelog
 //! - `model`: windows of one model version, what is due, what is to be folded again
-//! - `subject`: reference and calibration of a model version
+//! - `subject`: references and calibrations of a model version, by the time they are in force from
 //! - `rollup`: cells to cohorts
 //! - `window`: the fold of one window: measures, crossings, causes
 //! - `measures`: the numbers of one stream in one window

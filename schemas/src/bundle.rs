@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use files::{Bundle, BundleError, Digest};
 
 use crate::limits::{CATEGORIES_MAX, FEATURES_MAX, STRING_BYTES_MAX};
+use crate::quantity;
 
 /// The manifest.
 pub const MANIFEST_FILE: &str = "bundle.toml";
@@ -177,6 +178,22 @@ pub struct Signal {
     /// Type, with resolution or categories.
     #[serde(flatten)]
     pub kind: FeatureType,
+}
+
+impl Task {
+    /// What the `error` signal counts: 0 right and 1 wrong for classes; for numbers prediction minus
+    /// truth, both in the output's resolution, saturating at the ends of the range. What is not finite
+    /// stands for itself, the truth's before the prediction's.
+    pub fn error(self, predicted: i32, truth: i32) -> i32 {
+        match self {
+            Self::Classification => i32::from(predicted != truth),
+            Self::Regression | Self::Anomaly if !quantity::is_finite(truth) => truth,
+            Self::Regression | Self::Anomaly if !quantity::is_finite(predicted) => predicted,
+            Self::Regression | Self::Anomaly => {
+                predicted.saturating_sub(truth).max(quantity::VALUE_MIN)
+            }
+        }
+    }
 }
 
 impl Manifest {

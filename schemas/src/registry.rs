@@ -1,4 +1,5 @@
-//! What the compacted registry topic says: devices, and bundles that were registered.
+//! What the compacted registry topic says: devices, bundles that were registered, and references that
+//! were promoted.
 
 use std::sync::Arc;
 
@@ -47,6 +48,26 @@ pub struct BundleRecord {
     pub registered_at_us: i64,
 }
 
+/// What a model version's windows are compared with from a time on, until the next such record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceRecord {
+    /// [`REGISTRY_FORMAT`].
+    pub format: u32,
+    /// Owner.
+    pub tenant: Arc<str>,
+    /// Model name.
+    pub model: Arc<str>,
+    /// Model version.
+    pub version: Arc<str>,
+    /// Windows that start at this time or later, microseconds of event time.
+    pub from_us: i64,
+    /// [`crate::profile::Reference::id`], which what is read must have; none for the bundle's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it was promoted, microseconds.
+    pub promoted_at_us: i64,
+}
+
 /// One record of the registry topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
@@ -55,6 +76,8 @@ pub enum RegistryRecord {
     Device(DeviceRecord),
     /// A bundle.
     Bundle(BundleRecord),
+    /// A reference in force.
+    Reference(ReferenceRecord),
 }
 
 impl RegistryRecord {
@@ -67,6 +90,10 @@ impl RegistryRecord {
             Self::Bundle(record) => format!(
                 "bundle/{}/{}/{}/{}",
                 record.tenant, record.model, record.version, record.variant
+            ),
+            Self::Reference(record) => format!(
+                "reference/{}/{}/{}/{}",
+                record.tenant, record.model, record.version, record.from_us
             ),
         }
     }

@@ -37,6 +37,14 @@ fn the_demo_finds_what_was_injected() {
     let answer = harness::sql(&dir, sql);
     assert_eq!(answer[0]["n"], rows["acknowledged"]);
     assert_eq!(answer[0]["ids"], rows["acknowledged"], "no inference twice");
+    let budget = harness::told(&dir, &["budget", "--since", "30d"]);
+    let budgeted = |found: &&serde_json::Value| found["kind"].as_str().unwrap().ends_with("_drift");
+    assert_eq!(
+        budget[0]["alarms"],
+        found.iter().filter(budgeted).count(),
+        "{budget:#}"
+    );
+    assert!(budget[0]["p_value"].as_f64().unwrap() < 0.05, "{budget:#}");
     assert_raw_rows_give_the_profiles(&dir);
     assert_findings_are_recomputed(&dir);
 }
@@ -112,6 +120,37 @@ fn a_healthy_estate_raises_nothing() {
     assert!(output.status.success(), "{summary:#}");
     assert_eq!(summary["found"], serde_json::json!([]));
     assert_eq!(summary["webhooks"]["delivered"], 0);
+    assert_budget(&dir);
+}
+
+/// The budget of an estate without alarms: promised is a thirtieth of a month's for each judged day; a
+/// shorter look back sees fewer windows; CSV has the same columns.
+fn assert_budget(dir: &Path) {
+    let budget = |since: &str| harness::told(dir, &["budget", "--since", since])[0].clone();
+    let (all, day) = (budget("30d"), budget("24h"));
+    assert_eq!(
+        (&all["alarms"], &all["alerts"]),
+        (&0.into(), &0.into()),
+        "{all:#}"
+    );
+    assert_eq!(all["p_value"], 1.0);
+    let (windows, months) = (
+        all["windows"].as_f64().unwrap(),
+        all["months"].as_f64().unwrap(),
+    );
+    assert!(windows > 100.0, "{all:#}");
+    assert!((months - windows / (24.0 * 30.0)).abs() < 1e-12, "{all:#}");
+    assert_eq!(all["promised"], all["months"]);
+    assert_eq!(day["windows"], 24, "{day:#}");
+    let output = command(dir)
+        .args(["budget", "--format", "csv"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.lines().next().unwrap().contains("p_value") && text.lines().count() == 2,
+        "{text}"
+    );
 }
 
 /// Scenario: a folder with somebody's files.

@@ -12,4 +12,5 @@ mod harness;
 mod kafka;
 mod otlp;
 mod performance;
+mod reference;
 mod serve;

@@ -178,3 +178,71 @@ fn what_cannot_be_estimated_is_named() {
         assert!(said.contains(says) && said.contains("rows.csv"), "{said}");
     }
 }
+
+/// A file of two inputs, a prediction and a target: `shift` moves an input to where the prediction errs more,
+/// `turned` turns what the target makes of the other one.
+fn labelled(shift: f64, turned: bool, seed: u64) -> String {
+    let mut random = driftline_drift::random::Random::new(seed);
+    let mut text = "load,wind,place,guess,truth\n".to_owned();
+    for row in 0..5_000 {
+        let (x, y) = (1.5 - shift + random.normal(), random.normal());
+        let weight = if turned { -1.0 } else { 1.0 };
+        let truth = x + weight * y + random.normal() > 0.0;
+        let name = |is: bool| if is { "high" } else { "low" };
+        let (guess, truth) = (name(x + y > 0.0), name(truth));
+        let place = ["north", "south"][row % 2];
+        text.push_str(&format!("{x:.4},{y:.4},{place},{guess},{truth}\n"));
+    }
+    text
+}
+
+/// Scenario: labelled files in which only the inputs moved, and in which only the target turned.
+/// Guarantee: the loss is put down to its cause, the parts add up to it, and what cannot be told apart or
+/// is missing is refused by name.
+#[test]
+fn a_loss_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name).display().to_string();
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let before = write("before.csv", labelled(0.0, false, 1));
+    let moved = write("moved.csv", labelled(1.5, false, 2));
+    let turned = write("turned.csv", labelled(0.0, true, 3));
+    let away = write("away.csv", labelled(20.0, false, 4));
+    let run = |analysis: &str, columns: &str| {
+        let files = [
+            "performance",
+            "--reference",
+            &before,
+            "--analysis",
+            analysis,
+        ];
+        let columns = [
+            "--prediction",
+            "guess",
+            "--target",
+            "truth",
+            "--decompose",
+            columns,
+        ];
+        driftline(&[&files[..], &columns, &["--format", "json"]].concat())
+    };
+    for (analysis, cause) in [(&moved, "inputs"), (&turned, "relation")] {
+        let parts = answer(&run(analysis, "load,wind,place"));
+        let part = |name: &str| {
+            let mut parts = parts.as_array().unwrap().iter();
+            parts.find(|part| part["part"] == name).unwrap()
+        };
+        let share = part(cause)["share"].as_f64().unwrap();
+        assert!(share >= 0.8, "{cause}: {parts:#}");
+        let change = |name: &str| part(name)["change"].as_f64().unwrap();
+        assert!(change("total") > 0.05, "{parts:#}");
+        assert!((change("total") - change("inputs") - change("relation")).abs() < 1e-12);
+    }
+    let apart = run(&away, "load");
+    assert!(!apart.status.success() && stderr(&apart).contains("too little in common"));
+    let unknown = run(&moved, "colour");
+    assert!(stderr(&unknown).contains("colour"), "{}", stderr(&unknown));
+}

@@ -3,8 +3,8 @@
 
 use crate::distance::Pair;
 use crate::error::StatisticsError;
+use crate::random::Random;
 use crate::special::ln_binomial;
-use std::f64::consts::PI;
 
 /// Deals as far out as what was seen after which the answer is clear.
 const EXCEEDED_MAX: u64 = 10;
@@ -19,70 +19,48 @@ pub(super) fn deals_max(rate: f64, tests: usize) -> u64 {
     (wanted as u64).clamp(999, DEALS_LIMIT)
 }
 
-/// Deterministic random numbers: SplitMix64 (Steele, Lea and Flood 2014).
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+/// How many of `hits` among `all` rows are among `dealt` ones.
+fn hypergeometric(random: &mut Random, all: u64, hits: u64, dealt: u64) -> u64 {
+    let low = (hits + dealt).saturating_sub(all);
+    let high = hits.min(dealt);
+    if low == high {
+        return low;
     }
-
-    /// Between 0 and 1, both excluded.
-    pub(super) fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        ((z >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    let (n, k, d) = (all as f64, hits as f64, dealt as f64);
+    let mean = d * (k / n);
+    let variance = mean * (1.0 - k / n) * ((n - d) / (n - 1.0));
+    if variance >= NORMAL_VARIANCE {
+        let drawn = (mean + random.normal() * variance.sqrt()).round();
+        return (drawn.max(0.0) as u64).clamp(low, high);
     }
-
-    /// How many of `hits` among `all` rows are among `dealt` ones.
-    fn hypergeometric(&mut self, all: u64, hits: u64, dealt: u64) -> u64 {
-        let low = (hits + dealt).saturating_sub(all);
-        let high = hits.min(dealt);
-        if low == high {
-            return low;
-        }
-        let (n, k, d) = (all as f64, hits as f64, dealt as f64);
-        let mean = d * (k / n);
-        let variance = mean * (1.0 - k / n) * ((n - d) / (n - 1.0));
-        if variance >= NORMAL_VARIANCE {
-            let radius = (-2.0 * self.uniform().ln()).sqrt();
-            let z = radius * (2.0 * PI * self.uniform()).cos();
-            let drawn = (mean + z * variance.sqrt()).round();
-            return (drawn.max(0.0) as u64).clamp(low, high);
-        }
-        // Inversion outwards from the mode, so that a handful of steps suffice.
-        let mode = (((d + 1.0) * (k + 1.0) / (n + 2.0)) as u64).clamp(low, high);
-        let x = mode as f64;
-        let log = ln_binomial(k, x) + ln_binomial(n - k, d - x) - ln_binomial(n, d);
-        let mut left = self.uniform() - log.exp();
-        let (mut up, mut down) = (mode, mode);
-        let (mut p_up, mut p_down) = (log.exp(), log.exp());
-        while left > 0.0 && (up < high || down > low) {
-            if up < high {
-                let at = up as f64;
-                p_up *= (k - at) * (d - at) / ((at + 1.0) * (n - k - d + at + 1.0));
-                up += 1;
-                left -= p_up;
-                if left <= 0.0 {
-                    return up;
-                }
-            }
-            if down > low {
-                let at = down as f64;
-                p_down *= at * (n - k - d + at) / ((k - at + 1.0) * (d - at + 1.0));
-                down -= 1;
-                left -= p_down;
-                if left <= 0.0 {
-                    return down;
-                }
+    // Inversion outwards from the mode, so that a handful of steps suffice.
+    let mode = (((d + 1.0) * (k + 1.0) / (n + 2.0)) as u64).clamp(low, high);
+    let x = mode as f64;
+    let log = ln_binomial(k, x) + ln_binomial(n - k, d - x) - ln_binomial(n, d);
+    let mut left = random.uniform() - log.exp();
+    let (mut up, mut down) = (mode, mode);
+    let (mut p_up, mut p_down) = (log.exp(), log.exp());
+    while left > 0.0 && (up < high || down > low) {
+        if up < high {
+            let at = up as f64;
+            p_up *= (k - at) * (d - at) / ((at + 1.0) * (n - k - d + at + 1.0));
+            up += 1;
+            left -= p_up;
+            if left <= 0.0 {
+                return up;
             }
         }
-        mode
+        if down > low {
+            let at = down as f64;
+            p_down *= at * (n - k - d + at) / ((k - at + 1.0) * (d - at + 1.0));
+            down -= 1;
+            left -= p_down;
+            if left <= 0.0 {
+                return down;
+            }
+        }
     }
+    mode
 }
 
 /// The share of deals whose distance is at least the one seen, of at most `deals_max`; fewer once it is
@@ -108,7 +86,7 @@ pub(super) fn p_value(
         let mut all = pair.reference_rows() + pair.current_rows();
         let mut dealt = pair.current_rows();
         for (bin, rows) in pooled.iter().enumerate() {
-            let drawn = random.hypergeometric(all, *rows, dealt);
+            let drawn = hypergeometric(&mut random, all, *rows, dealt);
             current[bin] = drawn;
             reference[bin] = rows - drawn;
             all -= rows;
@@ -153,7 +131,7 @@ mod tests {
         let mut random = Random::new(7);
         for (all, hits, dealt) in [(100, 10, 50), (10_000, 400, 50), (20_000, 8_000, 10_000)] {
             let draws: Vec<f64> = (0..20_000)
-                .map(|_| random.hypergeometric(all, hits, dealt) as f64)
+                .map(|_| hypergeometric(&mut random, all, hits, dealt) as f64)
                 .collect();
             let mean = draws.iter().sum::<f64>() / 2e4;
             let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 2e4;

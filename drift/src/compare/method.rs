@@ -5,27 +5,47 @@ use std::str::FromStr;
 
 /// A way to measure how far two sides of a column are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each variant is the method of its name")]
 pub enum Method {
+    /// Values moved up or down: rank sum test.
     Location,
+    /// Values spread or drew together: Mood's rank test.
     Spread,
+    /// Kolmogorov-Smirnov: the largest difference of the distribution functions.
     Ks,
+    /// The share of one value or category that changed most clearly: Fisher's exact test, times the
+    /// shares asked.
     Shares,
+    /// Shares of missing values and of values that are not finite: Fisher's exact test.
     Missing,
+    /// Population stability index, in nats; shares below one in ten thousand count as one in ten thousand.
     Psi,
+    /// Jensen-Shannon distance, the root of the divergence: 0 to 1 in base 2 (SciPy: natural base).
     Js,
+    /// Hellinger distance, 0 to 1.
     Hellinger,
+    /// Total variation: half the sum of the shares' differences, 0 to 1.
     Tv,
+    /// The largest difference of a share, 0 to 1.
     Linf,
+    /// Kullback-Leibler divergence, in nats, with shares floored as [`Self::Psi`]'s.
     Kl,
+    /// Wasserstein distance of order 1, in the column's unit.
     Wasserstein,
+    /// Energy distance, in the root of the column's unit.
     Energy,
+    /// Cramér-von Mises' T.
     Cvm,
+    /// Anderson and Darling's A² for two samples, with mid-ranks.
     Anderson,
+    /// Mann and Whitney's U.
     MannWhitney,
+    /// Welch's t, of means where variances differ.
     T,
+    /// Pearson's chi-square on shares.
     Chi2,
+    /// G, the likelihood ratio on shares.
     G,
+    /// z of two proportions, for a column of two values.
     Z,
 }
 

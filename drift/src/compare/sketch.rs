@@ -3,9 +3,9 @@
 
 use crate::compat::numpy;
 use crate::hypothesis::Moments;
+use crate::random::Random;
 
 use super::column::{SHARE_BINS, Sides};
-use super::deal::Random;
 
 /// Values up to which every one has its own bin.
 const VALUES_MAX: usize = 512;

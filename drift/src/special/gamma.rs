@@ -139,6 +139,16 @@ pub fn chi_square_sf(x: f64, degrees: f64) -> f64 {
     gamma_q(0.5 * degrees, 0.5 * x)
 }
 
+/// P(X ≥ k) for a Poisson variable with a mean ≥ 0: the regularised lower incomplete gamma function
+/// P(k, mean) (Abramowitz and Stegun 26.4.21).
+#[must_use]
+pub fn poisson_sf(k: u64, mean: f64) -> f64 {
+    match k {
+        0 => 1.0,
+        k => gamma_p(k as f64, mean),
+    }
+}
+
 /// ln C(n, k) without cancellation for large n.
 #[must_use]
 pub fn ln_binomial(n: f64, k: f64) -> f64 {
@@ -221,5 +231,20 @@ mod tests {
         close(ln_binomial(10.0, 3.0), 120_f64.ln(), 1e-14);
         close(ln_binomial(52.0, 5.0), 2_598_960_f64.ln(), 1e-14);
         assert_eq!(ln_binomial(7.0, 0.0), 0.0);
+    }
+
+    /// Tails of Poisson laws, against sums of their terms.
+    #[test]
+    fn poisson_tails_are_sums() {
+        for (k, mean) in [(0_u64, 0.3), (1, 0.3), (4, 1.0), (9, 7.5), (30, 12.0)] {
+            let (mut term, mut below) = ((-mean as f64).exp(), 0.0);
+            for i in 0..k {
+                below += term;
+                term *= mean / (i + 1) as f64;
+            }
+            let found = poisson_sf(k, mean);
+            assert!((found - (1.0 - below)).abs() < 1e-12, "{k} {mean}: {found}");
+        }
+        assert_eq!((poisson_sf(0, 0.0), poisson_sf(1, 0.0)), (1.0, 0.0));
     }
 }

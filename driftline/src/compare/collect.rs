@@ -20,7 +20,7 @@ use anyhow::{Result, anyhow, bail};
 use driftline_drift::compare::{Binned, Categories, Column, Cuts, Numbers, Sides, Values};
 
 use super::source::{Declared, Source};
-use scan::{First, Job, Second};
+use scan::{First, Job, Second, join_first, join_second};
 use tally::{Counted, Names, Tally};
 
 /// Values of a column, side and group that are kept before they are counted in bins: 80 kB. Up to here
@@ -79,13 +79,13 @@ pub(super) struct Table {
 /// Names the file, and the column or row that is wrong.
 pub(super) fn collect(request: &Request) -> Result<Vec<Table>> {
     let first = run(request, |job| job.first())?;
-    let first = first.map(|parts| First::join(parts, request.columns.len()));
+    let first = first.map(|parts| join_first(parts, request.columns.len()));
     for (side, source) in [
         (&first.reference, &request.sources.reference),
         (&first.current, &request.sources.current),
     ] {
         if side.all.rows == 0 {
-            bail!("{}: there are no rows to compare", source.path.display());
+            bail!("{}: there are no rows to compare", source.name);
         }
     }
     let kinds = kinds(request, &first)?;
@@ -106,7 +106,7 @@ pub(super) fn collect(request: &Request) -> Result<Vec<Table>> {
     let second = match plans.iter().all(|plan| plan.is_whole()) {
         true => Sides::new(Second::default(), Second::default()),
         false => {
-            run(request, |job| job.second(&plans))?.map(|parts| Second::join(parts, plans.len()))
+            run(request, |job| job.second(&plans))?.map(|parts| join_second(parts, plans.len()))
         }
     };
     let empty = Tally::default();
@@ -117,7 +117,9 @@ pub(super) fn collect(request: &Request) -> Result<Vec<Table>> {
             let rows = sides.map(|side| side.map_or(0, |side| side.rows));
             let columns = request.columns.iter().enumerate().map(|(at, wanted)| {
                 let tallies = sides.map(|side| side.map_or(&empty, |side| &side.columns[at]));
-                let counted = second.as_ref().map(|side| side.of(group.as_deref(), at));
+                let counted = second
+                    .as_ref()
+                    .map(|side| side.of(group.as_deref())?.get(at)?.as_ref());
                 let cuts = plans[at].cuts(group.as_deref());
                 column(
                     wanted,
@@ -143,7 +145,7 @@ pub(super) enum Plan {
     /// Its values were all kept.
     Whole,
     /// Between cuts, for all rows and by group.
-    Cut(GroupCuts),
+    Cut(Grouped<Cuts>),
     /// By category; whether every row's category is kept, in order.
     Count(bool),
 }
@@ -155,25 +157,42 @@ impl Plan {
 
     fn cuts(&self, group: Option<&str>) -> Option<&Cuts> {
         match self {
-            Self::Cut(cuts) => cuts.get(group),
+            Self::Cut(cuts) => cuts.of(group),
             _ => None,
         }
     }
 }
 
-/// Cuts of all rows and of each group.
-#[derive(Debug)]
-pub(super) struct GroupCuts {
-    all: Cuts,
-    groups: BTreeMap<String, Cuts>,
+/// Something of all rows, and of the rows of each group.
+#[derive(Debug, Default)]
+pub(super) struct Grouped<T> {
+    all: T,
+    groups: BTreeMap<String, T>,
 }
 
-impl GroupCuts {
-    fn get(&self, group: Option<&str>) -> Option<&Cuts> {
+impl<T> Grouped<T> {
+    fn of(&self, group: Option<&str>) -> Option<&T> {
         match group {
             None => Some(&self.all),
             Some(group) => self.groups.get(group),
         }
+    }
+
+    /// Joins readings of some of the columns each: `put` writes what one holds to its places in what
+    /// began as `blank`.
+    fn join(parts: Parts<Self>, blank: impl Fn() -> T, put: impl Fn(&mut T, &[usize], T)) -> Self {
+        let mut joined = Self {
+            all: blank(),
+            groups: BTreeMap::new(),
+        };
+        for (places, part) in parts {
+            put(&mut joined.all, &places, part.all);
+            for (group, part) in part.groups {
+                let to = joined.groups.entry(group).or_insert_with(&blank);
+                put(to, &places, part);
+            }
+        }
+        joined
     }
 }
 
@@ -211,7 +230,7 @@ fn plan(
         Cuts::new(samples)
     };
     let named = groups.iter().flatten();
-    Ok(Plan::Cut(GroupCuts {
+    Ok(Plan::Cut(Grouped {
         all: cuts(None),
         groups: named
             .map(|group| (group.clone(), cuts(Some(group))))

@@ -40,7 +40,11 @@ pub(super) enum Declared {
 /// A table on disk.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    /// What people call it.
+    pub(super) name: String,
+    /// Columns that say whose rows they are: compared when they are named only.
+    pub(super) heads: Vec<String>,
     pub(super) names: Vec<String>,
     pub(super) declared: Vec<Declared>,
 }
@@ -78,9 +82,20 @@ impl Source {
         }
         Ok(Self {
             path: path.to_owned(),
+            name: path.display().to_string(),
+            heads: Vec::new(),
             names,
             declared,
         })
+    }
+
+    /// The same file as what stands for a range of the lake.
+    pub(super) fn range(self, name: &Path, heads: &[String]) -> Self {
+        Self {
+            name: name.display().to_string(),
+            heads: heads.to_vec(),
+            ..self
+        }
     }
 
     /// Whether columns can be read apart from one another at no cost.
@@ -102,7 +117,7 @@ impl Source {
         places: &[usize],
         mut on: impl FnMut(&[ArrayRef]) -> Result<()>,
     ) -> Result<()> {
-        let place = || self.path.display().to_string();
+        let place = || self.name.clone();
         if self.is_columnar() {
             let file = File::open(&self.path).with_context(place)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?;

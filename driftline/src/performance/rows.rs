@@ -159,7 +159,7 @@ fn is_positive(positive: Option<&str>, value: Value<'_>) -> Option<bool> {
 }
 
 /// A class as text: whole numbers without a point, so that 1 in one file and 1.0 in another agree.
-fn text(value: Value<'_>) -> String {
+pub(super) fn text(value: Value<'_>) -> String {
     match value {
         Value::Number(number) => number.to_string(),
         Value::Text(text) => text.to_owned(),

@@ -2,7 +2,7 @@
 
 use driftline_drift::calibrate::{Calibration, Learner};
 use driftline_schemas::bundle::{FeatureType, Manifest, SCORE_RESOLUTION, SignalRole, Task};
-use driftline_schemas::clock::{DAY_US, HOUR_US};
+use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::limits::EDGES_MAX;
 use driftline_schemas::profile::binning::{Binner, quantile_edges};
 use driftline_schemas::profile::reference::Season;
@@ -14,11 +14,6 @@ use driftline_schemas::source::device_hash;
 use super::{PackError, PackInput};
 use crate::features::{Encoders, Value};
 use crate::model::Predictions;
-
-/// Shortest span of reference times for a season of hours of the week: each of them four times.
-const WEEKLY_US: i64 = 28 * DAY_US;
-/// Shortest span for a season of hours of the day: each of them seven times.
-const DAILY_US: i64 = 7 * DAY_US;
 
 /// What was made of the reference rows.
 pub(super) struct Made {
@@ -148,16 +143,7 @@ fn errors(
         .zip(truths.iter())
         .map(|(predicted, truth)| {
             let (predicted, truth) = (*predicted?, *truth?);
-            match manifest.task {
-                Task::Classification => Some(i32::from(predicted != truth)),
-                Task::Regression | Task::Anomaly => {
-                    let finite = quantity::is_finite(predicted) && quantity::is_finite(truth);
-                    Some(match finite {
-                        true => predicted.saturating_sub(truth).max(quantity::VALUE_MIN),
-                        false => quantity::NAN,
-                    })
-                }
-            }
+            Some(manifest.task.error(predicted, truth))
         })
         .collect()
 }
@@ -213,31 +199,16 @@ fn season(input: &PackInput<'_>, notes: &mut Vec<String>) -> Season {
     let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else {
         return Season::None;
     };
-    let span_us = last - first;
-    for (season, least_us) in [
-        (Season::HourOfWeek, WEEKLY_US),
-        (Season::HourOfDay, DAILY_US),
-    ] {
-        if span_us < least_us {
-            continue;
-        }
-        let mut rows = vec![0u64; season.slots()];
+    let rows = |season: Season| {
+        let mut rows = vec![0; season.slots()];
         for time in times {
             rows[season.slot(*time)] += 1;
         }
-        if rows.iter().all(|rows| *rows > 0) {
-            return season;
-        }
-        notes.push(format!(
-            "the reference's times span {} days, yet some hours have no rows: no {} is used",
-            span_us / DAY_US,
-            match season {
-                Season::HourOfWeek => "season of the week",
-                _ => "season of the day",
-            }
-        ));
-    }
-    Season::None
+        rows
+    };
+    let (season, said) = Season::suitable(last - first, rows);
+    notes.extend(said);
+    season
 }
 
 /// Rows of one device and hour.

@@ -165,7 +165,7 @@ impl Registry {
         Ok(record)
     }
 
-    fn append(
+    pub(super) fn append(
         &self,
         appender: &mut dyn Appender,
         records: &[RegistryRecord],

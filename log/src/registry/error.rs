@@ -73,6 +73,16 @@ pub enum RegistryError {
         /// Digest offered.
         offered: String,
     },
+    /// A reference cannot be used for a model version.
+    #[error("reference {id} for {title}: {problem}")]
+    Reference {
+        /// [`driftline_schemas::profile::Reference::id`] asked for.
+        id: String,
+        /// `name@version`.
+        title: String,
+        /// What is wrong, and what would put it right.
+        problem: String,
+    },
     /// A name cannot be used.
     #[error("{field} {value:?}: {problem}")]
     Name {

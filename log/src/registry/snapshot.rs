@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use driftline_schemas::registry::{BundleRecord, DeviceRecord, REGISTRY_FORMAT, RegistryRecord};
+use driftline_schemas::registry::{
+    BundleRecord, DeviceRecord, REGISTRY_FORMAT, ReferenceRecord, RegistryRecord,
+};
 use driftline_schemas::source::Origin;
 
 use super::store::StoreError;
 use super::token::TokenHash;
 use super::{
-    BUNDLE_RETRY_MAX, BUNDLES_MAX, DEVICES_MAX, Device, Model, RegistryError, RegistryStats,
+    BUNDLE_RETRY_MAX, BUNDLES_MAX, DEVICES_MAX, Device, Model, PROMOTIONS_MAX, RegistryError,
+    RegistryStats,
 };
 
 /// Attribute texts that devices share. Beyond it each keeps its own.
@@ -89,6 +92,8 @@ pub(super) struct Snapshot {
     by_name: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Device>>>,
     devices: usize,
     bundles: BTreeMap<BundleKey, Entry>,
+    /// References in force by model version (a key without a variant) and the time from which on.
+    promotions: BTreeMap<BundleKey, BTreeMap<i64, ReferenceRecord>>,
     texts: HashSet<Arc<str>>,
     devices_over: u64,
     records_unreadable: u64,
@@ -105,6 +110,9 @@ impl Snapshot {
                 }
                 Ok(RegistryRecord::Bundle(record)) if record.format == REGISTRY_FORMAT => {
                     self.put_bundle(record)
+                }
+                Ok(RegistryRecord::Reference(record)) if record.format == REGISTRY_FORMAT => {
+                    self.put_reference(record)
                 }
                 _ => None,
             },
@@ -131,6 +139,15 @@ impl Snapshot {
                 let mut part = || parts.next();
                 let key = BundleKey::new(part()?, part()?, part()?, part()?);
                 self.bundles.remove(&key);
+            }
+            ("reference", rest) => {
+                let mut parts = rest.splitn(4, '/');
+                let mut part = || parts.next();
+                let key = BundleKey::new(part()?, part()?, part()?, "");
+                let from_us: i64 = part()?.parse().ok()?;
+                if let Some(promotions) = self.promotions.get_mut(&key) {
+                    promotions.remove(&from_us);
+                }
             }
             _ => return None,
         }
@@ -189,6 +206,32 @@ impl Snapshot {
         let state = State::New;
         self.bundles.insert(key, Entry { record, state });
         Some(())
+    }
+
+    fn put_reference(&mut self, record: ReferenceRecord) -> Option<()> {
+        let key = BundleKey::new(&record.tenant, &record.model, &record.version, "");
+        let promotions = self.promotions.entry(key).or_default();
+        promotions.insert(record.from_us, record);
+        while promotions.len() > PROMOTIONS_MAX {
+            promotions.pop_first();
+        }
+        Some(())
+    }
+
+    pub(super) fn promotions(&self, key: &BundleKey) -> Vec<ReferenceRecord> {
+        let of = self.promotions.get(key);
+        of.into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// Any registered bundle of a model version: all of them have one layout or are not judged.
+    pub(super) fn any_bundle(&self, key: &BundleKey) -> Result<BundleRecord, RegistryError> {
+        let same = |it: &&BundleKey| {
+            (&it.tenant, &it.model, &it.version) == (&key.tenant, &key.model, &key.version)
+        };
+        let found = self.bundles.range(key..).next().filter(|(it, _)| same(it));
+        found
+            .map(|(_, entry)| entry.record.clone())
+            .ok_or_else(|| key.unknown())
     }
 
     fn shared(&mut self, text: &Arc<str>) -> Arc<str> {

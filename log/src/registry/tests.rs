@@ -10,8 +10,9 @@ use driftline_schemas::profile::{Layout, Profile, SignalLayout};
 use driftline_schemas::source::Origin;
 use driftline_schemas::topic::REGISTRY;
 
+use super::references::{Built, put_reference};
 use super::store::FolderStore;
-use super::{Registry, RegistryError};
+use super::{PROMOTIONS_MAX, Registry, RegistryError};
 use crate::api::{Appender, Cleanup, Log, Output, TopicSpec};
 use crate::memory::{Fault, MemoryLog};
 
@@ -337,4 +338,95 @@ fn what_cannot_be_read_or_written_is_said() {
     let store = Arc::new(FolderStore::new(b.folder.path()));
     let error = Registry::open(Arc::new(empty), store).unwrap_err();
     assert!(error.to_string().contains("registry"), "{error}");
+}
+
+/// A reference is promoted from a time on, found by a registry that is opened later, and once only;
+/// another one from a later time stands beside it; the oldest of too many gives way.
+#[test]
+fn promotions_are_kept_by_the_time_they_hold_from() {
+    let mut b = Bench::new();
+    let bundle = bundle("1.0.0", b"model");
+    b.register(&bundle).unwrap();
+    let mut reference = bundle.reference.clone();
+    reference.made_from = "the field".into();
+    let built = Built {
+        reference,
+        calibration: b"{}".to_vec(),
+    };
+    let of = ("acme", "boiler", "1.0.0");
+    let store = FolderStore::new(b.folder.path());
+    put_reference(&store, of, &built).unwrap();
+    let id = built.reference.id();
+    for (at, name) in [(5, Some(&*id)), (9, None), (5, Some(&*id))] {
+        let promoted = b
+            .registry
+            .promote_reference(&mut *b.appender, of, name, at, NOW);
+        assert_eq!(promoted.unwrap().id.as_deref(), name);
+    }
+    let later = open(&b.log, &b.folder);
+    let known = later.promotions("acme", "boiler", "1.0.0");
+    let told: Vec<_> = known.iter().map(|it| (it.from_us, it.id.clone())).collect();
+    assert_eq!(told, [(5, Some(id.clone())), (9, None)]);
+    assert_eq!(
+        later.reference("acme", "boiler", "1.0.0", &id).unwrap(),
+        built
+    );
+    assert_eq!(later.stats().records_unreadable, 0);
+
+    for at in 0..PROMOTIONS_MAX as i64 {
+        b.registry
+            .promote_reference(&mut *b.appender, of, None, 100 + at, NOW)
+            .unwrap();
+    }
+    let known = b.registry.promotions("acme", "boiler", "1.0.0");
+    assert_eq!((known.len(), known[0].from_us), (PROMOTIONS_MAX, 100));
+    assert_eq!(
+        open(&b.log, &b.folder).promotions("acme", "boiler", "1.0.0"),
+        known
+    );
+    let early = b
+        .registry
+        .promote_reference(&mut *b.appender, of, None, 1, NOW);
+    assert!(early.unwrap_err().to_string().contains("later windows"));
+}
+
+/// Other edges, a reference that is not there or is another one, and an unknown version are refused
+/// with what to do.
+#[test]
+fn references_that_do_not_fit_are_refused() {
+    let mut b = Bench::new();
+    let bundle = bundle("1.0.0", b"model");
+    b.register(&bundle).unwrap();
+    let of = ("acme", "boiler", "1.0.0");
+    let store = FolderStore::new(b.folder.path());
+    let mut signals = bundle.reference.layout.signals().to_vec();
+    signals[0].edges = vec![7];
+    let layout = Layout::new(signals).unwrap();
+    let coarse = Built {
+        reference: Reference {
+            made_from: String::new(),
+            season: Season::None,
+            slots: vec![Profile::empty(&layout)],
+            layout,
+        },
+        calibration: b"{}".to_vec(),
+    };
+    put_reference(&store, of, &coarse).unwrap();
+    let mut promote = |of, id: &str| {
+        let promoted = b
+            .registry
+            .promote_reference(&mut *b.appender, of, Some(id), 5, NOW);
+        promoted.unwrap_err().to_string()
+    };
+    let edges = promote(of, &coarse.reference.id());
+    assert!(
+        edges.contains("driftline reference build --model boiler@1.0.0"),
+        "{edges}"
+    );
+    assert!(promote(of, "0123").contains("0123"));
+    assert!(promote(("acme", "boiler", "2"), "0123").contains("model register"));
+    let wrong = b.folder.path().join("+references/acme/boiler/1.0.0");
+    std::fs::rename(wrong.join(coarse.reference.id()), wrong.join("0456")).unwrap();
+    assert!(promote(of, "0456").contains("it holds reference"));
+    assert!(b.registry.promotions("acme", "boiler", "1.0.0").is_empty());
 }

@@ -16,7 +16,7 @@ use super::rollup::{RollUp, roll_up};
 use super::state::{CellKey, Judged, Key, ModelId, Said, delta, raw};
 use super::stats::DetectStats;
 use super::stories::Statement;
-use super::subject::Subject;
+use super::subject::{Subject, Subjects};
 use super::window::{Context, Fold, Outcome};
 use super::{records, tell};
 
@@ -78,8 +78,6 @@ pub(super) struct Model {
     dirty: Option<i64>,
     /// Watermark at the last judgement.
     watermark_us: i64,
-    /// Reference that the snapshots were compared with.
-    reference: Option<String>,
 }
 
 impl Model {
@@ -97,7 +95,6 @@ impl Model {
             due: BTreeSet::new(),
             dirty: None,
             watermark_us: i64::MIN,
-            reference: None,
         }
     }
 
@@ -148,17 +145,16 @@ impl Model {
         self.dirty = Some(self.dirty.map_or(start_us, |dirty| dirty.min(start_us)));
     }
 
-    /// Everything is to be judged again when what it is compared with has changed.
-    pub(super) fn compare_with(&mut self, reference: &str) {
-        let before = self.reference.replace(reference.to_owned());
-        if before.is_none_or(|before| before == reference) {
-            return;
-        }
-        self.snapshots.clear();
-        self.rollups.clear();
-        self.base = Fold::default();
-        if let Some((&first, _)) = self.windows.range(self.cutoff_us..).next() {
-            self.changed(first);
+    /// Windows that were compared with another reference than the one in force for them are to be
+    /// judged again.
+    pub(super) fn compare_with(&mut self, subjects: &Subjects) {
+        let other = |(start_us, judged): &(&i64, &Judged)| {
+            let in_force = subjects.at(**start_us).reference_hash();
+            judged.reference.is_some() && judged.reference != in_force
+        };
+        let first = self.judged.range(self.cutoff_us..).find(other);
+        if let Some((&start_us, _)) = first {
+            self.changed(start_us);
         }
     }
 
@@ -180,7 +176,7 @@ impl Model {
     pub(super) fn judge(
         &mut self,
         configs: &Configs,
-        subject: &Subject,
+        subjects: &Subjects,
         watermark_us: i64,
         stats: &DetectStats,
     ) -> Told {
@@ -193,10 +189,10 @@ impl Model {
         }
         let mut told = Told::default();
         if let Some(from) = self.dirty.take() {
-            self.fold_from(configs, subject, from, stats, &mut told);
+            self.fold_from(configs, subjects, from, stats, &mut told);
         }
         if self.dirty.is_none() {
-            self.drop_old(configs, subject, stats, &mut told);
+            self.drop_old(configs, subjects, stats, &mut told);
         }
         told
     }
@@ -205,7 +201,7 @@ impl Model {
     fn fold_from(
         &mut self,
         configs: &Configs,
-        subject: &Subject,
+        subjects: &Subjects,
         from: i64,
         stats: &DetectStats,
         told: &mut Told,
@@ -223,7 +219,8 @@ impl Model {
             let Some(config) = configs.at(start_us).cloned() else {
                 continue;
             };
-            let Some(rollup) = self.roll_up(&config.0, subject, start_us, stats) else {
+            let Some(rollup) = self.roll_up(&config.0, subjects.at(start_us), start_us, stats)
+            else {
                 continue;
             };
             self.snapshots.insert(start_us, fold.clone());
@@ -233,18 +230,13 @@ impl Model {
                 break;
             }
             let again = self.again(start_us);
-            let context = Context {
-                id: &self.id,
-                subject,
-                config: &config.0,
-                digest: &config.1,
-            };
-            let outcome = fold.window(&context, start_us, &rollup, &again);
+            let outcome = self.advance(&mut fold, &config, subjects, start_us, &rollup, &again);
             if start_us >= from {
                 stats.judged.inc();
                 measures += outcome.measures.len();
                 let open = outcome.open.clone();
-                let gone = self.tell(&config.0, start_us, outcome, told, stats);
+                let reference = subjects.at(start_us).reference_hash();
+                let gone = self.tell(&config.0, (start_us, reference), outcome, told, stats);
                 // One that only begins a little later still is the same story.
                 doubtful.retain(|(_, key): &(i64, String)| !open.contains(key));
                 doubtful.extend(gone.into_iter().map(|key| (start_us, key)));
@@ -257,6 +249,50 @@ impl Model {
         }
     }
 
+    /// Folds one window in. Where another reference comes into force, evidence starts anew, and what was
+    /// found against the one before ends.
+    fn advance(
+        &self,
+        fold: &mut Fold,
+        config: &(DetectConfig, String),
+        subjects: &Subjects,
+        start_us: i64,
+        rollup: &RollUp,
+        again: &BTreeSet<String>,
+    ) -> Outcome {
+        let context = |subject| Context {
+            id: &self.id,
+            subject,
+            config: &config.0,
+            digest: &config.1,
+        };
+        let subject = subjects.at(start_us);
+        let before = fold.reference.replace(subject.reference_id.clone());
+        let mut ended = Vec::new();
+        if let Some(before) = before.filter(|before| *before != subject.reference_id) {
+            // One that is known no more was of another bundle, and its stories cannot be told.
+            if let Some(old) = subjects.with(&before) {
+                let cells: Vec<_> = rollup
+                    .cells
+                    .iter()
+                    .map(|roll| (Arc::clone(&roll.cell), Arc::clone(&roll.profile)))
+                    .collect();
+                let rollup = roll_up(old, &config.0, start_us, &cells);
+                ended = fold.give_way(&context(old), start_us, &rollup, &subject.reference_id);
+            }
+            *fold = Fold {
+                window_us: fold.window_us,
+                reference: Some(subject.reference_id.clone()),
+                ..Fold::default()
+            };
+        }
+        let mut outcome = fold.window(&context(subject), start_us, rollup, again);
+        // What opens again at once has never ended.
+        ended.retain(|statement| !outcome.open.contains(&statement.finding.key));
+        outcome.statements.splice(..0, ended);
+        outcome
+    }
+
     /// The window as it is judged, of the cells that are taken in by now; `None` without any.
     fn roll_up(
         &mut self,
@@ -265,10 +301,14 @@ impl Model {
         start_us: i64,
         stats: &DetectStats,
     ) -> Option<Arc<RollUp>> {
-        if let Some(kept) = self.rollups.get(&start_us) {
+        let end_us = start_us + config.window.us();
+        // Kept of another reference it is another one.
+        let expected = subject.expected(start_us, end_us);
+        if let Some(kept) = self.rollups.get(&start_us)
+            && Arc::ptr_eq(&kept.expected, &expected)
+        {
             return Some(Arc::clone(kept));
         }
-        let end_us = start_us + config.window.us();
         let mut cells: Vec<(Arc<Cell>, Arc<Profile>)> = Vec::new();
         let kept = self.windows.get(&start_us)?;
         let fast_s = config.fast_s(kept.keys().map(|key| key.cell.cadence_s));
@@ -320,12 +360,12 @@ impl Model {
     fn tell(
         &mut self,
         config: &DetectConfig,
-        start_us: i64,
+        (start_us, reference): (i64, Option<u64>),
         outcome: Outcome,
         told: &mut Told,
         stats: &DetectStats,
     ) -> Vec<String> {
-        self.tell_measures(start_us, outcome.measures, told);
+        self.tell_measures(start_us, reference, outcome.measures, told);
         let mut said: BTreeSet<String> = BTreeSet::new();
         for statement in outcome.statements {
             said.insert(statement.finding.key.clone());
@@ -363,23 +403,34 @@ impl Model {
         self.say(config, start_us, statement, told, stats);
     }
 
-    fn tell_measures(&mut self, start_us: i64, mut measures: Vec<Measure>, told: &mut Told) {
+    fn tell_measures(
+        &mut self,
+        start_us: i64,
+        reference: Option<u64>,
+        mut measures: Vec<Measure>,
+        told: &mut Told,
+    ) {
         let digest = records::encode(&measures)
             .iter()
             .fold(0, |before: u64, part| before.rotate_left(7) ^ xxh3_64(part));
         let before = self.judged.get(&start_us);
-        if before.is_some_and(|before| before.digest == digest) {
+        let is_same = before.is_some_and(|before| before.digest == digest);
+        if is_same && before.is_some_and(|before| before.reference == reference) {
             return;
         }
-        let revision = before.map_or(0, |before| before.revision + 1);
+        let revision = before.map_or(0, |before| before.revision + u32::from(!is_same));
         for measure in &mut measures {
             measure.revision = revision;
         }
-        let judged = Judged { revision, digest };
+        let judged = Judged {
+            revision,
+            digest,
+            reference,
+        };
         let key = Key::Judged(self.id.clone(), start_us);
         told.state.push(delta(self.partition, &key, Some(&judged)));
         self.judged.insert(start_us, judged);
-        if !measures.is_empty() {
+        if !measures.is_empty() && !is_same {
             told.measures.push((start_us, measures));
         }
     }
@@ -437,7 +488,7 @@ impl Model {
     fn drop_old(
         &mut self,
         configs: &Configs,
-        subject: &Subject,
+        subjects: &Subjects,
         stats: &DetectStats,
         told: &mut Told,
     ) {
@@ -464,14 +515,9 @@ impl Model {
             let Some(config) = configs.at(start_us).cloned() else {
                 continue;
             };
-            if let Some(rollup) = self.roll_up(&config.0, subject, start_us, stats) {
-                let context = Context {
-                    id: &self.id,
-                    subject,
-                    config: &config.0,
-                    digest: &config.1,
-                };
-                fold.window(&context, start_us, &rollup, &BTreeSet::new());
+            if let Some(rollup) = self.roll_up(&config.0, subjects.at(start_us), start_us, stats) {
+                let none = BTreeSet::new();
+                self.advance(&mut fold, &config, subjects, start_us, &rollup, &none);
             }
         }
         self.forget(cutoff_us, &config.0, told);

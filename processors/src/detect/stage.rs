@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use driftline_log::runner::{Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Log, Output, Record, StageSpec, StateDelta};
-use driftline_schemas::clock::DAY_US;
+use driftline_schemas::clock::{DAY_US, SECOND_US};
 use driftline_schemas::profile::Profile;
 use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::profile::cell::pane_start_us;
 use driftline_schemas::profile::codec::Reader;
+use driftline_schemas::registry::ReferenceRecord;
 use driftline_schemas::topic;
 
 use super::model::{Configs, Model, Told};
 use super::state::{CellKey, Key, ModelId, delta, value};
-use super::subject::Subject;
+use super::subject::{Subject, Subjects};
 use super::{DetectConfig, DetectStats, STAGE, records};
 use crate::bundles::Bundles;
+
+/// How often the registry is asked for promoted references, on the injected clock: a step must not wait
+/// for a broker each time.
+const LOOK_EVERY_US: i64 = 10 * SECOND_US;
 
 mod restore;
 
@@ -35,9 +40,18 @@ struct Partition {
 /// What is known of a model version's bundle.
 #[derive(Debug, Clone)]
 enum Known {
-    Subject(Arc<Subject>),
-    /// Its calibration cannot be used; told once.
-    Unusable,
+    /// What it is compared with, and the promotions that say so.
+    Subjects(Arc<Subjects>, Vec<ReferenceRecord>),
+    /// A calibration or a promoted reference cannot be used; told once.
+    Unusable(Vec<ReferenceRecord>),
+}
+
+impl Known {
+    fn promotions(&self) -> &[ReferenceRecord] {
+        match self {
+            Self::Subjects(_, promotions) | Self::Unusable(promotions) => promotions,
+        }
+    }
 }
 
 /// The stage. Its member must be given [`DetectStage::spec`].
@@ -51,6 +65,12 @@ pub struct DetectStage {
     findings: u32,
     partitions: BTreeMap<u32, Partition>,
     known: BTreeMap<ModelId, Known>,
+    /// State of the registry that the promotions in `known` were compared with, and when it was looked
+    /// at, on the injected clock.
+    revision: Option<u64>,
+    looked_at_us: Option<i64>,
+    /// Model versions with other references in force than their windows were judged with.
+    promoted: BTreeSet<ModelId>,
     /// Variants of the cells seen, for which the bundle was looked up.
     variants: BTreeMap<ModelId, BTreeSet<Arc<str>>>,
 }
@@ -90,6 +110,9 @@ impl DetectStage {
             findings: partitions(topic::FINDINGS)?,
             partitions: BTreeMap::new(),
             known: BTreeMap::new(),
+            revision: None,
+            looked_at_us: None,
+            promoted: BTreeSet::new(),
             variants: BTreeMap::new(),
         })
     }
@@ -185,11 +208,11 @@ impl DetectStage {
         }
     }
 
-    /// Reference and calibration of a model version; `None` when they cannot be had now.
-    fn subject(&mut self, id: &ModelId) -> Result<Option<Arc<Subject>>, StageError> {
+    /// What a model version is compared with; `None` when it cannot be had now.
+    fn subjects(&mut self, id: &ModelId) -> Result<Option<Arc<Subjects>>, StageError> {
         match self.known.get(id) {
-            Some(Known::Subject(subject)) => return Ok(Some(Arc::clone(subject))),
-            Some(Known::Unusable) => return Ok(None),
+            Some(Known::Subjects(subjects, _)) => return Ok(Some(Arc::clone(subjects))),
+            Some(Known::Unusable(_)) => return Ok(None),
             None => {}
         }
         for variant in self.variants.get(id).into_iter().flatten() {
@@ -197,21 +220,53 @@ impl DetectStage {
                 .bundles
                 .bundle(&id.tenant, &id.model, &id.version, variant)?;
             let Some(bundle) = bundle else { continue };
-            let known = match Subject::of(&bundle) {
-                Ok(subject) => Known::Subject(Arc::new(subject)),
+            let promotions = self.bundles.promotions(&id.tenant, &id.model, &id.version);
+            let mut subjects = Subject::of(&bundle).map(Subjects::new);
+            for record in &promotions {
+                let Ok(all) = &mut subjects else { break };
+                let built = match &record.id {
+                    None => None,
+                    Some(id) => Some(self.bundles.reference(record, id)?),
+                };
+                if let Err(error) = all.promote(record.from_us, built) {
+                    subjects = Err(error);
+                }
+            }
+            let known = match subjects {
+                Ok(subjects) => Known::Subjects(Arc::new(subjects), promotions),
                 Err(error) => {
-                    tracing::error!(%error, "model version is not judged");
-                    Known::Unusable
+                    tracing::error!(model = %id.model, version = %id.version, %error, "model version is not judged");
+                    Known::Unusable(promotions)
                 }
             };
             self.known.insert(id.clone(), known.clone());
             return Ok(match known {
-                Known::Subject(subject) => Some(subject),
-                Known::Unusable => None,
+                Known::Subjects(subjects, _) => Some(subjects),
+                Known::Unusable(_) => None,
             });
         }
         self.stats.unknown_bundle.inc();
         Ok(None)
+    }
+
+    /// Forgets what is known of model versions for which other references are in force by now.
+    fn look_for_promotions(&mut self, now_us: i64) {
+        let due = |at: i64| !(0..LOOK_EVERY_US).contains(&(now_us - at));
+        if !self.looked_at_us.is_none_or(due) {
+            return;
+        }
+        self.looked_at_us = Some(now_us);
+        let revision = self.bundles.revision();
+        if self.revision.replace(revision) == Some(revision) {
+            return;
+        }
+        let bundles = &self.bundles;
+        let changed = |(id, known): &(&ModelId, &Known)| {
+            bundles.promotions(&id.tenant, &id.model, &id.version) != known.promotions()
+        };
+        let changed = self.known.iter().filter(changed);
+        self.promoted.extend(changed.map(|(id, _)| id.clone()));
+        self.known.retain(|id, _| !self.promoted.contains(id));
     }
 
     fn judge(
@@ -222,10 +277,10 @@ impl DetectStage {
     ) -> Result<(), StageError> {
         let watermark_us = watermark_us(self.inferences, state);
         for (id, model) in &mut state.models {
-            if !model.is_due(watermark_us) {
+            if !model.is_due(watermark_us) && !self.promoted.contains(id) {
                 continue;
             }
-            let Some(subject) = self.subject(id)? else {
+            let Some(subjects) = self.subjects(id)? else {
                 tracing::warn!(
                     model = %id.model, version = %id.version,
                     "windows wait to be judged: register the bundle with `driftline model register`"
@@ -233,10 +288,14 @@ impl DetectStage {
                 continue;
             };
             if let Some(saved) = state.saved.folds.remove(id) {
-                model.restore_fold(&saved, &state.configs, &subject, &self.stats);
+                model.restore_fold(&saved, &state.configs, &subjects, &self.stats);
             }
-            model.compare_with(&subject.reference_id);
-            let told = model.judge(&state.configs, &subject, watermark_us, &self.stats);
+            model.compare_with(&subjects);
+            self.promoted.remove(id);
+            if !model.is_due(watermark_us) {
+                continue;
+            }
+            let told = model.judge(&state.configs, &subjects, watermark_us, &self.stats);
             self.append(id, told, now_us, step);
         }
         Ok(())
@@ -326,6 +385,7 @@ impl Stage for DetectStage {
 
     fn step(&mut self, input: StepInput<'_>) -> Result<StepOutput, StageError> {
         let mut step = StepOutput::default();
+        self.look_for_promotions(input.now_us);
         let mut partitions = std::mem::take(&mut self.partitions);
         let mut failed = Ok(());
         for (&partition, state) in &mut partitions {

@@ -55,6 +55,10 @@ pub(super) enum Key {
 pub(super) struct Judged {
     pub(super) revision: u32,
     pub(super) digest: u64,
+    /// Hash of the reference that the window was compared with; absent before references could be
+    /// promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reference: Option<u64>,
 }
 
 /// The last word on a finding's key in a window.

@@ -176,6 +176,28 @@ impl Stories {
         statements
     }
 
+    /// Ends all stories, since what they were found against gives way to another reference.
+    pub(super) fn give_way(
+        self,
+        fold: &Fold,
+        context: &Context<'_>,
+        window: i64,
+        rollup: &RollUp,
+        next: &str,
+    ) -> Vec<Statement> {
+        let said = self.open.iter().filter(|story| story.said.is_some());
+        said.map(|story| {
+            let state = FindingState::Recovered;
+            let mut statement = tell(fold, context, window, rollup, story, state, false);
+            statement.finding.explanation = format!(
+                "reference {} gave way to {next} here: {} is judged anew",
+                context.subject.reference_id, statement.finding.scope
+            );
+            statement
+        })
+        .collect()
+    }
+
     /// Finds out where a signal's drift comes from, and opens or joins stories.
     #[allow(clippy::too_many_arguments, reason = "the window at hand, taken apart")]
     fn explain(

@@ -1,9 +1,10 @@
-//! Reference and calibration of a model version, as windows are compared with them.
+//! References and calibrations of a model version, as windows are compared with them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use driftline_drift::calibrate::{Calibration, Shares};
+use driftline_log::registry::references::Built;
 use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE};
 use driftline_schemas::clock::DAY_US;
 use driftline_schemas::profile::{Layout, Profile, Reference};
@@ -15,7 +16,65 @@ pub(super) struct Expected {
     pub(super) devices: Shares,
 }
 
-/// A model version as it is judged.
+/// What the windows of a model version are compared with: the bundle's own reference, and those that were
+/// promoted, each from a time on. All have the bundle's layout.
+#[derive(Debug)]
+pub(super) struct Subjects {
+    own: Arc<Subject>,
+    from: BTreeMap<i64, Arc<Subject>>,
+}
+
+impl Subjects {
+    pub(super) fn new(own: Subject) -> Self {
+        Self {
+            own: Arc::new(own),
+            from: BTreeMap::new(),
+        }
+    }
+
+    /// Puts a reference in force from a time on; none for the bundle's own.
+    ///
+    /// # Errors
+    /// When it has other edges than the bundle's, or a calibration that cannot be used.
+    pub(super) fn promote(&mut self, from_us: i64, built: Option<Built>) -> Result<(), String> {
+        let subject = match built {
+            None => Arc::clone(&self.own),
+            Some(built) => {
+                let id = built.reference.id();
+                let wrong = |problem: String| format!("reference {id}: {problem}");
+                if built.reference.layout != *self.layout() {
+                    return Err(wrong(
+                        "its edges are not the bundle's: build it again with `driftline reference build`".into(),
+                    ));
+                }
+                let calibration = Calibration::from_json(&built.calibration)
+                    .map_err(|error| wrong(error.to_string()))?;
+                Arc::new(Subject::new(built.reference, calibration).map_err(wrong)?)
+            }
+        };
+        self.from.insert(from_us, subject);
+        Ok(())
+    }
+
+    /// What a window that starts at a time is compared with.
+    pub(super) fn at(&self, start_us: i64) -> &Arc<Subject> {
+        let promoted = self.from.range(..=start_us).next_back();
+        promoted.map_or(&self.own, |(_, subject)| subject)
+    }
+
+    /// The one with a reference, wherever it is in force.
+    pub(super) fn with(&self, reference_id: &str) -> Option<&Arc<Subject>> {
+        std::iter::once(&self.own)
+            .chain(self.from.values())
+            .find(|subject| subject.reference_id == reference_id)
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        self.own.layout()
+    }
+}
+
+/// A model version as it is judged with one reference.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) reference: Reference,
@@ -53,6 +112,11 @@ impl Subject {
 
     pub(super) fn layout(&self) -> &Layout {
         &self.reference.layout
+    }
+
+    /// The reference's identity as a number.
+    pub(super) fn reference_hash(&self) -> Option<u64> {
+        u64::from_str_radix(&self.reference_id, 16).ok()
     }
 
     /// What a window is compared with; kept, since the season repeats.

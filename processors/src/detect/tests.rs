@@ -9,6 +9,7 @@
 )]
 mod estate;
 mod laws;
+mod promoted;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -100,7 +101,12 @@ fn stage(log: &MemoryLog, config: &DetectConfig, bundle: Option<Arc<Bundle>>) ->
 
 /// Runs until everything is read and judged; `records` of one step at most.
 fn run(log: &MemoryLog, stage: &mut DetectStage, records: usize) {
-    let mut runner = Runner::new(Arc::new(log.clone()), Arc::new(ManualClock::new(T0_US)));
+    run_at(log, stage, records, T0_US);
+}
+
+/// The same at a time of the injected clock.
+fn run_at(log: &MemoryLog, stage: &mut DetectStage, records: usize, now_us: i64) {
+    let mut runner = Runner::new(Arc::new(log.clone()), Arc::new(ManualClock::new(now_us)));
     runner.options.linger = Duration::ZERO;
     runner.options.idle_tick = Duration::ZERO;
     runner.options.pause_min = Duration::ZERO;

@@ -39,6 +39,8 @@ impl Context<'_> {
 pub(super) struct Fold {
     /// Length of its windows, microseconds; 0 before the first.
     pub(super) window_us: i64,
+    /// Reference that its evidence is held against; none before the first window.
+    pub(super) reference: Option<String>,
     pub(super) streams: BTreeMap<(Cohort, usize), Stream>,
     pub(super) cells: BTreeMap<(Arc<Cell>, usize), Stream>,
     pub(super) stories: Stories,
@@ -74,6 +76,7 @@ impl Fold {
             // Windows of another length are another grid: evidence starts anew.
             *self = Self {
                 window_us,
+                reference: self.reference.take(),
                 ..Self::default()
             };
         }
@@ -108,6 +111,23 @@ impl Fold {
             statements,
             open: self.stories.keys(context.id),
         }
+    }
+
+    /// Says of the open stories that the reference they were found against has given way to another.
+    pub(super) fn give_way(
+        &mut self,
+        context: &Context<'_>,
+        start_us: i64,
+        rollup: &RollUp,
+        next: &str,
+    ) -> Vec<Statement> {
+        if self.window_us != context.config.window.us() {
+            // Windows of another length began with it: stories count in the old ones.
+            return Vec::new();
+        }
+        let stories = std::mem::take(&mut self.stories);
+        let window = start_us.div_euclid(self.window_us);
+        stories.give_way(self, context, window, rollup, next)
     }
 
     fn judge<'a>(

@@ -4,7 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, TimestampMicrosecondType};
 use driftline_schemas::bundle::Task;
 use driftline_schemas::profile::Cell;
-use driftline_schemas::quantity::{VALUE_MAX, VALUE_MIN, is_finite, quantise};
+use driftline_schemas::quantity::quantise;
 use driftline_schemas::source::ATTRIBUTES;
 use driftline_schemas::wanted::parse_id;
 
@@ -59,31 +59,20 @@ fn text(column: &ArrayRef, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// The error of a prediction, as the `error` signal counts it: 0 right and 1 wrong for a class, truth
-/// minus prediction in the output's resolution for a number (at the ends of the range it saturates);
-/// `None` when there was no prediction.
+/// The error of a prediction, as the `error` signal counts it ([`Task::error`]), from the truth in the
+/// output's resolution; `None` when there was no prediction.
 pub(super) fn error(task: Task, resolution: f64, truth: i32, inference: &Inference) -> Option<i32> {
-    match task {
-        Task::Classification => inference.code.map(|code| i32::from(code != truth)),
-        Task::Regression | Task::Anomaly => {
-            let prediction = quantise(inference.value?, resolution);
-            if !is_finite(truth) {
-                return Some(truth);
-            }
-            if !is_finite(prediction) {
-                return Some(prediction);
-            }
-            let error = i64::from(truth) - i64::from(prediction);
-            // Within i32 after the clamp.
-            Some(error.clamp(VALUE_MIN.into(), VALUE_MAX.into()) as i32)
-        }
-    }
+    let predicted = match task {
+        Task::Classification => inference.code?,
+        Task::Regression | Task::Anomaly => quantise(inference.value?, resolution),
+    };
+    Some(task.error(predicted, truth))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftline_schemas::quantity::NAN;
+    use driftline_schemas::quantity::{NAN, VALUE_MAX, VALUE_MIN};
 
     fn inference(code: Option<i32>, value: Option<f64>) -> Inference {
         Inference {
@@ -109,8 +98,8 @@ mod tests {
         assert_eq!(class(0, Some(1)), Some(1));
         assert_eq!(class(0, None), None);
         let number = |truth, value| error(Task::Regression, 0.1, truth, &inference(None, value));
-        assert_eq!(number(215, Some(20.3)), Some(12));
-        assert_eq!(number(VALUE_MAX, Some(-1e9)), Some(VALUE_MAX));
+        assert_eq!(number(215, Some(20.3)), Some(-12));
+        assert_eq!(number(VALUE_MAX, Some(-1e9)), Some(VALUE_MIN));
         assert_eq!(number(NAN, Some(1.0)), Some(NAN));
         assert_eq!(number(1, Some(f64::NAN)), Some(NAN));
         assert_eq!(number(1, None), None);

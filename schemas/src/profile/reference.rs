@@ -46,6 +46,36 @@ impl Season {
     }
 }
 
+/// Shortest span of reference times for a season of hours of the week: each of them four times.
+const WEEKLY_US: i64 = 28 * DAY_US;
+/// Shortest span for a season of hours of the day: each of them seven times.
+const DAILY_US: i64 = 7 * DAY_US;
+
+impl Season {
+    /// The finest season that rows over a span of time can tell: each hour of the week four times, or of
+    /// the day seven times, none of them without rows. `rows` counts them by slot. With it what people
+    /// should know: why a span that is long enough does not do.
+    pub fn suitable(span_us: i64, rows: impl Fn(Self) -> Vec<u64>) -> (Self, Vec<String>) {
+        let mut notes = Vec::new();
+        for (season, least_us, name) in [
+            (Self::HourOfWeek, WEEKLY_US, "week"),
+            (Self::HourOfDay, DAILY_US, "day"),
+        ] {
+            if span_us < least_us {
+                continue;
+            }
+            if rows(season).iter().all(|rows| *rows > 0) {
+                return (season, notes);
+            }
+            notes.push(format!(
+                "the reference's times span {} days, yet some hours have no rows: no season of the {name} is used",
+                span_us / DAY_US
+            ));
+        }
+        (Self::None, notes)
+    }
+}
+
 /// A reference: one profile per slot of its season, all of one layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reference {
@@ -82,6 +112,33 @@ impl Reference {
             total.merge(slot)?;
         }
         Ok(total)
+    }
+
+    /// Rows by the slots of a season no finer than this reference's.
+    pub fn rows_by(&self, season: Season) -> Vec<u64> {
+        let mut rows = vec![0; season.slots()];
+        for (slot, profile) in self.slots.iter().enumerate() {
+            rows[slot % season.slots()] += profile.rows;
+        }
+        rows
+    }
+
+    /// The same rows by a season no finer than this reference's: hours of the week are hours of the day
+    /// seven times over.
+    ///
+    /// # Errors
+    /// [`ProfileError::LayoutDiffers`] when the slots do not belong together.
+    pub fn coarser(&self, season: Season) -> Result<Self, ProfileError> {
+        let mut slots = vec![Profile::empty(&self.layout); season.slots()];
+        for (slot, profile) in self.slots.iter().enumerate() {
+            slots[slot % season.slots()].merge(profile)?;
+        }
+        Ok(Self {
+            made_from: self.made_from.clone(),
+            layout: self.layout.clone(),
+            season,
+            slots,
+        })
     }
 
     /// What a window is compared with: the slots of the hours that it spans, merged.
@@ -161,6 +218,40 @@ impl Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A season needs its span, and rows in every hour; hours of the week merge to hours of the day.
+    #[test]
+    fn seasons_that_rows_can_tell() {
+        let full = |season: Season| vec![1; season.slots()];
+        let of = |days: i64| Season::suitable(days * DAY_US, full).0;
+        assert_eq!(
+            [of(6), of(7), of(28)],
+            [Season::None, Season::HourOfDay, Season::HourOfWeek]
+        );
+        let nightless = |season: Season| {
+            let mut rows = full(season);
+            rows[3] = 0;
+            rows
+        };
+        let (season, notes) = Season::suitable(30 * DAY_US, nightless);
+        assert_eq!((season, notes.len()), (Season::None, 2));
+
+        let layout = Layout::new(Vec::new()).unwrap();
+        let mut slots = vec![Profile::empty(&layout); 168];
+        for (slot, profile) in slots.iter_mut().enumerate() {
+            profile.rows = u64::from(slot % 24 == 5);
+        }
+        let weekly = Reference {
+            made_from: String::new(),
+            layout,
+            season: Season::HourOfWeek,
+            slots,
+        };
+        let daily = weekly.coarser(Season::HourOfDay).unwrap();
+        let rows: Vec<u64> = daily.slots.iter().map(|slot| slot.rows).collect();
+        assert_eq!(rows, weekly.rows_by(Season::HourOfDay));
+        assert_eq!((rows[5], rows.iter().sum::<u64>()), (7, 7));
+    }
 
     #[test]
     fn hours_of_the_week_start_on_monday() {

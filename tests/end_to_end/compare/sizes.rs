@@ -11,7 +11,9 @@ use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 
-use super::{Files, Random, column, compare, measure};
+use driftline_drift::random::Random;
+
+use super::{Files, column, compare, measure};
 
 fn parquet(files: &Files, name: &str, columns: Vec<(&str, ArrayRef)>) -> String {
     let batch = RecordBatch::try_from_iter(columns).unwrap();

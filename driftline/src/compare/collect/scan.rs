@@ -8,7 +8,7 @@ use driftline_drift::compare::{Binned, Cuts, Sides};
 
 use super::super::source::{self, Declared, Source};
 use super::tally::{Counted, Names, Tally};
-use super::{COMPAT_VALUES_MAX, GROUPS_MAX, Kind, Parts, Plan, Request, Wanted};
+use super::{COMPAT_VALUES_MAX, GROUPS_MAX, Grouped, Kind, Parts, Plan, Request, Wanted};
 
 /// Columns of one file to read together.
 pub(super) struct Job<'a> {
@@ -28,89 +28,33 @@ pub(super) struct Rows {
 }
 
 /// The first pass over one file.
-#[derive(Debug, Default)]
-pub(super) struct First {
-    pub(super) all: Rows,
-    pub(super) groups: BTreeMap<String, Rows>,
+pub(super) type First = Grouped<Rows>;
+
+/// The second pass over one file: what was counted, by column.
+pub(super) type Second = Grouped<Vec<Option<Counted>>>;
+
+/// Puts the columns of several readings in their places.
+pub(super) fn join_first(parts: Parts<First>, columns: usize) -> First {
+    let blank = || Rows {
+        rows: 0,
+        columns: (0..columns).map(|_| Tally::default()).collect(),
+    };
+    Grouped::join(parts, blank, |to, places, part| {
+        to.rows = part.rows;
+        for (at, tally) in places.iter().zip(part.columns) {
+            to.columns[*at] = tally;
+        }
+    })
 }
 
-/// The second pass over one file: what was counted, by group and column.
-#[derive(Debug, Default)]
-pub(super) struct Second {
-    all: Vec<Option<Counted>>,
-    groups: BTreeMap<String, Vec<Option<Counted>>>,
-}
-
-impl First {
-    pub(super) fn of(&self, group: Option<&str>) -> Option<&Rows> {
-        match group {
-            None => Some(&self.all),
-            Some(group) => self.groups.get(group),
+/// The same for the second pass.
+pub(super) fn join_second(parts: Parts<Second>, columns: usize) -> Second {
+    let blank = || (0..columns).map(|_| None).collect();
+    Grouped::join(parts, blank, |to: &mut Vec<_>, places, part| {
+        for (at, counted) in places.iter().zip(part) {
+            to[*at] = counted;
         }
-    }
-
-    /// Puts the columns of several readings in their places.
-    pub(super) fn join(parts: Parts<Self>, columns: usize) -> Self {
-        let blank = || Rows {
-            rows: 0,
-            columns: (0..columns).map(|_| Tally::default()).collect(),
-        };
-        let mut joined = Self {
-            all: blank(),
-            groups: BTreeMap::new(),
-        };
-        for (places, part) in parts {
-            let groups = part
-                .groups
-                .into_iter()
-                .map(|(name, rows)| (Some(name), rows));
-            for (group, rows) in groups.chain([(None, part.all)]) {
-                let to = match group {
-                    None => &mut joined.all,
-                    Some(group) => joined.groups.entry(group).or_insert_with(blank),
-                };
-                to.rows = rows.rows;
-                for (at, tally) in places.iter().zip(rows.columns) {
-                    to.columns[*at] = tally;
-                }
-            }
-        }
-        joined
-    }
-}
-
-impl Second {
-    pub(super) fn of(&self, group: Option<&str>, at: usize) -> Option<&Counted> {
-        let columns = match group {
-            None => Some(&self.all),
-            Some(group) => self.groups.get(group),
-        };
-        columns?.get(at)?.as_ref()
-    }
-
-    pub(super) fn join(parts: Parts<Self>, columns: usize) -> Self {
-        let blank = || (0..columns).map(|_| None).collect::<Vec<_>>();
-        let mut joined = Self {
-            all: blank(),
-            groups: BTreeMap::new(),
-        };
-        for (places, part) in parts {
-            let groups = part
-                .groups
-                .into_iter()
-                .map(|(name, counted)| (Some(name), counted));
-            for (group, counted) in groups.chain([(None, part.all)]) {
-                let to = match group {
-                    None => &mut joined.all,
-                    Some(group) => joined.groups.entry(group).or_insert_with(blank),
-                };
-                for (at, counted) in places.iter().zip(counted) {
-                    to[*at] = counted;
-                }
-            }
-        }
-        joined
-    }
+    })
 }
 
 /// A block's rows: which group each is of, and what it weighs.
@@ -263,7 +207,7 @@ impl<'a> Job<'a> {
         let new = |group: Option<&str>| -> Vec<Option<Counted>> {
             let counted = |at: &usize| match &plans[*at] {
                 Plan::Whole => None,
-                Plan::Cut(cuts) => Some(Counted::Binned(Binned::new(cuts.get(group)?))),
+                Plan::Cut(cuts) => Some(Counted::Binned(Binned::new(cuts.of(group)?))),
                 Plan::Count(keeps) => Some(Counted::Names(Names::new(*keeps))),
             };
             self.columns.iter().map(counted).collect()

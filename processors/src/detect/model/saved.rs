@@ -9,7 +9,7 @@ use driftline_schemas::profile::{Cell, Profile};
 
 use super::super::state::{CellKey, Judged, Key, Said, delta};
 use super::super::stories::Stories;
-use super::super::subject::Subject;
+use super::super::subject::Subjects;
 use super::super::window::Fold;
 use super::{Configs, DetectStats, Model, Told};
 
@@ -100,7 +100,7 @@ impl Model {
         &mut self,
         saved: &SavedFold,
         configs: &Configs,
-        subject: &Subject,
+        subjects: &Subjects,
         stats: &DetectStats,
     ) {
         let starts: Vec<i64> = self
@@ -117,11 +117,14 @@ impl Model {
         if let Some(config) = configs.at(self.cutoff_us) {
             fold.window_us = config.0.window.us();
         }
+        let last = starts.last();
+        fold.reference = last.map(|&start_us| subjects.at(start_us).reference_id.clone());
         for start_us in starts {
             let Some(config) = configs.at(start_us).cloned() else {
                 continue;
             };
-            let Some(rollup) = self.roll_up(&config.0, subject, start_us, stats) else {
+            let Some(rollup) = self.roll_up(&config.0, subjects.at(start_us), start_us, stats)
+            else {
                 continue;
             };
             for roll in &rollup.cohorts {
