@@ -16,6 +16,7 @@
 //! - [`kafka`]: the log on Kafka, for more than one process
 //! - [`registry`]: devices and bundles, as the compacted registry topic tells them
 //! - [`runner`]: the loop that runs a stage
+//! - `kafka::simulation`: stages under a seeded simulator (feature `simulation`)
 //! - [`trace`]: whose telemetry a step took in, told to OpenTelemetry
 //! - `conformance`: what every log promises, as test cases (feature `conformance`)
 //! - `local` (private): what the memory and the embedded log share: groups, polling, stepping

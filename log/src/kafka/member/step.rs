@@ -155,9 +155,9 @@ impl KafkaMember {
         if decision != Decision::GoOn {
             return (decision, filled.err());
         }
-        sender.reset(0);
         failpoint::hit("kafka.commit.before");
-        let started = Instant::now();
+        // The time and the disturbances are those since the first request: a copy of the offsets that was
+        // given up could set the next transaction's offsets back, as one of the end could end it.
         let committed = sender.producer.commit_transaction(CALL_TIMEOUT);
         failpoint::hit("kafka.commit.after");
         (judge(Phase::Commit, &committed, started), committed.err())
