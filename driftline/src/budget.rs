@@ -28,6 +28,24 @@ const MONTH_US: f64 = (30 * DAY_US) as f64;
 /// Kinds of findings that the budget is for.
 const KINDS: &str = "('input_drift', 'output_drift', 'concept_drift')";
 
+/// Columns of tables, in their order.
+const COLUMNS: [&str; 14] = [
+    "tenant",
+    "model",
+    "version",
+    "from",
+    "to",
+    "windows",
+    "months",
+    "promised",
+    "alarms",
+    "refuted",
+    "alarms_per_month",
+    "p_value",
+    "alerts",
+    "alerts_superseded",
+];
+
 /// Arguments of `driftline budget`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BudgetArgs {
@@ -70,7 +88,7 @@ pub(crate) async fn run(
         let ([alarms, refuted], [told, superseded]) = (of(&stories), of(&alerts));
         row(key, judged, per_month, [alarms, refuted, told, superseded])
     });
-    output::write(&Value::Array(rows.collect()), format)
+    output::write_in_order(&Value::Array(rows.collect()), &COLUMNS, format)
 }
 
 fn row(

@@ -191,12 +191,14 @@ pub(crate) fn execute(scope: &Scope, command: Command) -> anyhow::Result<Value> 
             tenant,
             model,
             version,
-        } => {
-            scope.registry.refresh()?;
-            let promotions = scope.registry.promotions(&tenant, &model, &version);
-            Ok(promotions.iter().map(promotion).collect())
-        }
+        } => references(scope, &tenant, &model, &version),
     }
+}
+
+fn references(scope: &Scope, tenant: &str, model: &str, version: &str) -> anyhow::Result<Value> {
+    scope.registry.refresh()?;
+    let promotions = scope.registry.promotions(tenant, model, version);
+    Ok(promotions.iter().map(promotion).collect())
 }
 
 /// A reference in force, for people: `training` is the bundle's own.

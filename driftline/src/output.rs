@@ -35,23 +35,39 @@ impl OutputFormat {
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn write(value: &Value, format: OutputFormat) -> anyhow::Result<()> {
+    write_in_order(value, &[], format)
+}
+
+/// The same with these columns of a table or CSV first, in this order.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn write_in_order(
+    value: &Value,
+    first: &[&str],
+    format: OutputFormat,
+) -> anyhow::Result<()> {
+    let mut columns = columns(value);
+    columns.sort_by_key(|name| {
+        first
+            .iter()
+            .position(|it| it == name)
+            .unwrap_or(first.len())
+    });
     let mut out = std::io::stdout().lock();
     match format {
         OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
         OutputFormat::Table => {
             let mut table = comfy_table::Table::new();
             table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-
-            let columns = columns(value);
             table.set_header(&columns);
             for row in rows(value) {
-                table.add_row(columns.iter().map(|column| text(&row[column])));
+                table.add_row(columns.iter().map(|column| short(&row[column])));
             }
             writeln!(out, "{table}")?;
         }
         OutputFormat::Csv => {
             let mut writer = csv::Writer::from_writer(out);
-            let columns = columns(value);
             writer.write_record(&columns)?;
             for row in rows(value) {
                 writer.write_record(columns.iter().map(|column| text(&row[column])))?;
@@ -110,10 +126,39 @@ fn columns(value: &Value) -> Vec<String> {
     columns
 }
 
+/// A cell for people: numbers to six digits.
+fn short(value: &Value) -> String {
+    let number = value.as_f64().filter(|_| value.is_f64());
+    let rounded = number.and_then(|number| format!("{number:.5e}").parse::<f64>().ok());
+    rounded.map_or_else(|| text(value), |number| number.to_string())
+}
+
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Numbers in tables have six digits, and whole numbers all of theirs.
+    #[test]
+    fn numbers_for_people() {
+        let cells = [
+            json!(0.061999875),
+            json!(1_234_567_890),
+            json!(1.0),
+            json!(null),
+            json!("a"),
+        ];
+        assert_eq!(
+            cells.map(|it| short(&it)),
+            ["0.0619999", "1234567890", "1", "", "a"]
+        );
     }
 }

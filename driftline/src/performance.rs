@@ -32,6 +32,16 @@ use rows::Rows;
 /// Chunks that the reference is cut into when no size is given, as NannyML cuts it.
 const DEFAULT_CHUNKS: usize = 10;
 
+/// Columns of tables, the first of them.
+const COLUMNS: [&str; 6] = [
+    "chunk",
+    "rows",
+    "metric",
+    "part",
+    "change",
+    "standard_error",
+];
+
 /// Arguments of `driftline performance`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PerformanceArgs {
@@ -86,7 +96,7 @@ pub(crate) fn run(args: &PerformanceArgs, format: OutputFormat) -> Result<()> {
         true => estimate(args)?,
         false => causes::run(args)?,
     };
-    output::write(&Value::Array(answer), format)
+    output::write_in_order(&Value::Array(answer), &COLUMNS, format)
 }
 
 fn estimate(args: &PerformanceArgs) -> Result<Vec<Value>> {

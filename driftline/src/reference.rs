@@ -75,6 +75,20 @@ pub(crate) struct PromoteArgs {
 /// The name that stands for the bundle's own reference.
 pub(crate) const TRAINING: &str = "training";
 
+/// Columns of tables, the first of them.
+const COLUMNS: [&str; 10] = [
+    "signal",
+    "role",
+    "psi",
+    "js",
+    "ks",
+    "left_mean",
+    "right_mean",
+    "left_sd",
+    "right_sd",
+    "reference",
+];
+
 /// Runs a command.
 ///
 /// # Errors
@@ -98,7 +112,7 @@ pub(crate) async fn run(
             control::send(config, dir, list).await?
         }
     };
-    output::write(&answer, format)
+    output::write_in_order(&answer, &COLUMNS, format)
 }
 
 async fn promote(config: &Config, dir: &Path, args: PromoteArgs) -> Result<Value> {

@@ -236,8 +236,8 @@ mod tests {
     /// Tails of Poisson laws, against sums of their terms.
     #[test]
     fn poisson_tails_are_sums() {
-        for (k, mean) in [(0_u64, 0.3), (1, 0.3), (4, 1.0), (9, 7.5), (30, 12.0)] {
-            let (mut term, mut below) = ((-mean as f64).exp(), 0.0);
+        for (k, mean) in [(0_u64, 0.3_f64), (1, 0.3), (4, 1.0), (9, 7.5), (30, 12.0)] {
+            let (mut term, mut below) = ((-mean).exp(), 0.0);
             for i in 0..k {
                 below += term;
                 term *= mean / (i + 1) as f64;

@@ -49,3 +49,22 @@ impl SeasonChoice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is set is read, the rest is as without it, and unknown keys are refused.
+    #[test]
+    fn recipes_in_configuration() {
+        let read = |text: &str| toml::from_str::<Recipe>(text);
+        let recipe = read("stable_days = 7\nseason = \"week\"\ncohort = { site = \"north-1\" }");
+        let recipe = recipe.unwrap();
+        assert_eq!((recipe.stable_days, recipe.rows_of), (Some(7), None));
+        assert_eq!(recipe.season.asked(), Some(Season::HourOfWeek));
+        assert_eq!(recipe.cohort["site"], "north-1");
+        assert_eq!(read("").unwrap(), Recipe::default());
+        assert_eq!(SeasonChoice::default().asked(), None);
+        assert!(read("stable = 7").is_err());
+    }
+}

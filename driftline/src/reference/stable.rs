@@ -89,7 +89,7 @@ fn calm_days(judged: &[(Vec<String>, Vec<i64>)], spells: &[Spell]) -> BTreeMap<i
         [day, crossed, end_us] => Some((day, crossed, end_us)),
         _ => None,
     });
-    let newest = days.clone().last();
+    let newest = days.clone().next_back();
     let is_over = |day: i64| {
         newest.is_some_and(|(last, _, end_us)| day < last || end_us >= (day + 1) * DAY_US)
     };

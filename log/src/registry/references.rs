@@ -131,21 +131,7 @@ impl Registry {
         let key = BundleKey::new(tenant, model, version, "");
         let bundle = self.snapshot().any_bundle(&key)?;
         if let Some(id) = id {
-            let built = self.reference(tenant, model, version, id)?;
-            let bundle = self.bundle(tenant, model, version, &bundle.variant)?;
-            let (found, wanted) = (&built.reference.layout, &bundle.reference.layout);
-            if found != wanted {
-                return Err(RegistryError::Reference {
-                    id: id.into(),
-                    title: key.title(),
-                    problem: format!(
-                        "it has layout {:016x} and the version's profiles have {:016x}: build it again from the lake's rows with `driftline reference build --model {}`",
-                        found.digest(),
-                        wanted.digest(),
-                        key.title()
-                    ),
-                });
-            }
+            self.check_edges(&key, &bundle.variant, id)?;
         }
         let record = ReferenceRecord {
             format: REGISTRY_FORMAT,
@@ -191,5 +177,25 @@ impl Registry {
             self.refresh()?;
         }
         Ok(record)
+    }
+
+    /// Whether a reference has the edges of the profiles that a version's devices make.
+    fn check_edges(&self, key: &BundleKey, variant: &str, id: &str) -> Result<(), RegistryError> {
+        let built = self.reference(&key.tenant, &key.model, &key.version, id)?;
+        let bundle = self.bundle(&key.tenant, &key.model, &key.version, variant)?;
+        let (found, wanted) = (&built.reference.layout, &bundle.reference.layout);
+        if found == wanted {
+            return Ok(());
+        }
+        Err(RegistryError::Reference {
+            id: id.into(),
+            title: key.title(),
+            problem: format!(
+                "it has layout {:016x} and the version's profiles have {:016x}: build it again from the lake's rows with `driftline reference build --model {}`",
+                found.digest(),
+                wanted.digest(),
+                key.title()
+            ),
+        })
     }
 }

@@ -388,7 +388,8 @@ mod tests {
     fn what_is_no_ordinary_number() {
         let rows = 1_000;
         let category = |share: usize| {
-            let code = |row: usize| (row % 97 != 0).then_some(u32::from(row % 100 < share));
+            let code =
+                |row: usize| (!row.is_multiple_of(97)).then_some(u32::from(row % 100 < share));
             Input::Categories((0..rows).map(code).collect())
         };
         let number = |gaps: usize| {

@@ -1,0 +1,146 @@
+//! What is said of a window, held against what was said before: revisions, findings, refutations.
+
+use std::collections::BTreeSet;
+
+use driftline_schemas::measure::{FindingState, Measure};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::config::DetectConfig;
+use super::super::state::{Judged, Key, Said, delta};
+use super::super::stats::DetectStats;
+use super::super::stories::Statement;
+use super::super::window::Outcome;
+use super::super::{records, tell};
+use super::{Model, Told};
+
+/// Windows whose end lies further back than this many windows when something is first said of them
+/// are told as being about the past.
+const PAST_WINDOWS: i64 = 6;
+
+impl Model {
+    /// Keys of findings of which something else was said in a window than that they hold.
+    pub(super) fn again(&self, start_us: i64) -> BTreeSet<String> {
+        self.said_in(start_us)
+            .filter(|(_, said)| said.finding.state != FindingState::Drifted)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn said_in(&self, start_us: i64) -> impl Iterator<Item = (&String, &Said)> {
+        self.said
+            .range((start_us, String::new())..)
+            .take_while(move |((at, _), _)| *at == start_us)
+            .map(|((_, key), said)| (key, said))
+    }
+
+    /// Holds what a window came to against what was said of it. Returns the keys of findings that
+    /// were said to hold in it, and do not.
+    pub(super) fn tell(
+        &mut self,
+        config: &DetectConfig,
+        (start_us, reference): (i64, Option<u64>),
+        outcome: Outcome,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) -> Vec<String> {
+        self.tell_measures(start_us, reference, outcome.measures, told);
+        let mut said: BTreeSet<String> = BTreeSet::new();
+        for statement in outcome.statements {
+            said.insert(statement.finding.key.clone());
+            self.say(config, start_us, statement, told, stats);
+        }
+        self.said_in(start_us)
+            .filter(|(key, _)| !said.contains(*key) && !outcome.open.contains(*key))
+            .filter(|(_, said)| said.finding.state == FindingState::Drifted)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Says of a finding that it never was.
+    pub(super) fn refute(
+        &mut self,
+        config: &DetectConfig,
+        start_us: i64,
+        key: String,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) {
+        let Some(before) = self.said.get(&(start_us, key)) else {
+            return;
+        };
+        let mut finding = before.finding.clone();
+        finding.state = FindingState::Refuted;
+        finding.explanation = format!(
+            "data that came late shows that this never was: {}",
+            finding.explanation
+        );
+        let statement = Statement {
+            material: "refuted".into(),
+            finding,
+        };
+        self.say(config, start_us, statement, told, stats);
+    }
+
+    fn tell_measures(
+        &mut self,
+        start_us: i64,
+        reference: Option<u64>,
+        mut measures: Vec<Measure>,
+        told: &mut Told,
+    ) {
+        let digest = records::encode(&measures)
+            .iter()
+            .fold(0, |before: u64, part| before.rotate_left(7) ^ xxh3_64(part));
+        let before = self.judged.get(&start_us);
+        let is_same = before.is_some_and(|before| before.digest == digest);
+        if is_same && before.is_some_and(|before| before.reference == reference) {
+            return;
+        }
+        let revision = before.map_or(0, |before| before.revision + u32::from(!is_same));
+        for measure in &mut measures {
+            measure.revision = revision;
+        }
+        let judged = Judged {
+            revision,
+            digest,
+            reference,
+        };
+        let key = Key::Judged(self.id.clone(), start_us);
+        told.state.push(delta(self.partition, &key, Some(&judged)));
+        self.judged.insert(start_us, judged);
+        if !measures.is_empty() && !is_same {
+            told.measures.push((start_us, measures));
+        }
+    }
+
+    fn say(
+        &mut self,
+        config: &DetectConfig,
+        start_us: i64,
+        statement: Statement,
+        told: &mut Told,
+        stats: &DetectStats,
+    ) {
+        let Statement {
+            material,
+            mut finding,
+        } = statement;
+        let key = (start_us, finding.key.clone());
+        let before = self.said.get(&key);
+        if before.is_some_and(|before| before.material == material) {
+            return;
+        }
+        finding.revision = before.map_or(0, |before| before.finding.revision + 1);
+        let behind_us = self.watermark_us - finding.window_end_us - config.grace.us();
+        if behind_us > PAST_WINDOWS * config.window.us() {
+            finding.explanation = tell::about_the_past(&finding.explanation);
+        }
+        stats.findings.inc();
+        told.findings.push(finding.clone());
+        let said = Said { material, finding };
+        let state_key = Key::Said(self.id.clone(), start_us, key.1.clone());
+        told.state
+            .push(delta(self.partition, &state_key, Some(&said)));
+        self.said.insert(key, said);
+    }
+}
