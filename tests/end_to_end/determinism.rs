@@ -33,11 +33,11 @@ fn final_measures_are_the_same_bytes() {
             .all(|cell| cell["sha256"] == cells[0]["sha256"])
     );
     // What came late was judged again, or it was not late.
-    let late = cells.iter().filter(|cell| cell["arrival"] == "backlog");
-    assert!(late.clone().count() > 0);
-    assert!(
-        late.into_iter()
-            .all(|cell| cell["highest_revision"].as_u64() > Some(0)),
-        "{cells:#?}"
-    );
+    let late: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell["arrival"] == "backlog")
+        .collect();
+    assert!(!late.is_empty());
+    let again = |cell: &&serde_json::Value| cell["highest_revision"].as_u64() > Some(0);
+    assert!(late.iter().all(again), "{cells:#?}");
 }

@@ -1,8 +1,8 @@
 //! On a real Kafka: `DRIFTLINE_KAFKA=host:port`, which `./test` provides where it can.
 
+mod brokers;
 mod delayed;
 mod demo;
-mod faults;
 mod kills;
 mod security;
 mod server;

@@ -657,8 +657,9 @@ def drain(pipeline, args, rows):
             continue
         calm = calm + 1 if now == before and pipeline.lag() == 0 else 0
         before = now
-        # Longer than the archive gathers, and than the stages take to look how far they are behind.
-        if calm >= 4:
+        # Longer than the archive gathers, and than the stages take to look how far they are behind. Where they
+        # cannot look, on a broker that does not answer, the lag stays what it was.
+        if calm >= 4 and now["lake"] >= rows and now["profiles"] >= rows:
             return
         if now["lake"] > rows or now["profiles"] > rows:
             say(f"{pipeline.name}: too many: {now}, {rows} are right")

@@ -250,5 +250,5 @@ fn calm(estate: usize) -> &'static Answers {
 /// as when one process reads everything in order and nothing goes wrong.
 #[test]
 fn measures_do_not_depend_on_what_goes_wrong() {
-    seeds("profile and detect", 200, run);
+    seeds("profile and detect", 100, run);
 }
