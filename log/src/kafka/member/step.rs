@@ -35,14 +35,15 @@ impl KafkaMember {
         let number = self.number;
         let list = offsets::list(&self.shared.clients, &offsets, number);
         let list = list.map_err(CommitError::Fatal)?;
-        let (decision, error) = self.transact(&sender, &step, &list);
+        let started = Instant::now();
+        let (decision, error) = self.transact(&sender, &step, &list, started);
         let done = match decision {
             Decision::GoOn => {
                 self.sender = Some(sender);
                 true
             }
             Decision::Abort => {
-                if self.roll_back(&sender) {
+                if self.roll_back(&sender, started) {
                     self.sender = Some(sender);
                 }
                 false
@@ -141,26 +142,26 @@ impl KafkaMember {
         sender: &Sender,
         step: &Step,
         offsets: &TopicPartitionList,
+        started: Instant,
     ) -> (Decision, Option<KafkaError>) {
-        let judge = |phase, result: &Result<(), KafkaError>, started: Instant| {
+        // Time and disturbances count from the transaction's first request on: a copy of its offsets that
+        // was left behind can meet the next transaction just as a copy of its end can.
+        let judge = |phase, result: &Result<(), KafkaError>| {
             decide(
                 phase,
                 result.as_ref().map_err(facts).copied(),
                 self.circumstances(sender, started),
             )
         };
-        let started = Instant::now();
         let filled = self.fill(sender, step, offsets);
-        let decision = judge(Phase::Before, &filled, started);
+        let decision = judge(Phase::Before, &filled);
         if decision != Decision::GoOn {
             return (decision, filled.err());
         }
         failpoint::hit("kafka.commit.before");
-        // The time and the disturbances are those since the first request: a copy of the offsets that was
-        // given up could set the next transaction's offsets back, as one of the end could end it.
         let committed = sender.producer.commit_transaction(CALL_TIMEOUT);
         failpoint::hit("kafka.commit.after");
-        (judge(Phase::Commit, &committed, started), committed.err())
+        (judge(Phase::Commit, &committed), committed.err())
     }
 
     fn circumstances(&self, sender: &Sender, started: Instant) -> Circumstances {
@@ -177,9 +178,7 @@ impl KafkaMember {
     }
 
     /// Rolls back; `false` when the producer is of no more use.
-    fn roll_back(&self, sender: &Sender) -> bool {
-        sender.reset(0);
-        let started = Instant::now();
+    fn roll_back(&self, sender: &Sender, started: Instant) -> bool {
         let aborted = sender.producer.abort_transaction(CALL_TIMEOUT);
         let circumstances = self.circumstances(sender, started);
         let outcome = aborted.as_ref().map_err(facts).copied();
