@@ -301,7 +301,8 @@ fn candidates(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Vec<Candid
 }
 
 /// Of cohorts that differ by settled causes only, the smallest is named and the others are its ties:
-/// beside the settled ones they explain the same.
+/// beside the settled ones they explain the same. Whether it crossed is asked of the smallest, since a
+/// larger one crosses for what is settled in it.
 fn without_settled(candidates: Vec<Candidate>, settled: &[Vec<bool>]) -> Vec<Candidate> {
     let rest = |candidate: &Candidate| {
         let mut rest = candidate.members.clone();
@@ -327,7 +328,6 @@ fn without_settled(candidates: Vec<Candidate>, settled: &[Vec<bool>]) -> Vec<Can
                 if size(&candidate.members) < size(&there.members) {
                     std::mem::swap(there, &mut candidate);
                 }
-                there.handicap = there.handicap.min(candidate.handicap);
                 there.ties.push(candidate.cohort);
                 there.ties.extend(candidate.ties);
             }
