@@ -13,97 +13,28 @@
 )]
 mod estate;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+#[path = "hourly/mod.rs"]
+mod hourly;
 
-use driftline_log::memory::MemoryLog;
-use driftline_log::runner::{Stage, StageError, StepInput};
-use driftline_log::{Assignment, Log, Record, TopicSpec};
-use driftline_processors::bundles::Bundles;
-use driftline_processors::detect::{DetectConfig, DetectStage, DetectStats};
-use driftline_schemas::bundle::Bundle;
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{Finding, FindingKind};
-use driftline_schemas::profile::batch::ProfileBatch;
-use driftline_schemas::topic;
 use estate::{Estate, Fault, Shape, T0_US, site_name};
+use hourly::Result;
 
 const HEALTHY_HOURS: i64 = 6 * 24;
 const FAULTY_HOURS: i64 = 12;
 
-struct Shelf(Arc<Bundle>);
-
-impl Bundles for Shelf {
-    fn bundle(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: &str,
-    ) -> Result<Option<Arc<Bundle>>, StageError> {
-        Ok(Some(Arc::clone(&self.0)))
-    }
-}
-
-struct Run {
-    findings: Vec<Finding>,
-}
-
-fn run(seed: u64, shape: Shape, fault: Fault) -> Result<Run, StageError> {
+fn run(seed: u64, shape: Shape, fault: Fault) -> Result<Vec<Finding>> {
     let mut estate = Estate::new(seed, shape);
     let bundle = estate.bundle();
-    let log = MemoryLog::new();
-    let topics = [
-        topic::INFERENCES,
-        topic::PROFILES,
-        topic::MEASURES,
-        topic::FINDINGS,
-    ];
-    let specs = topics.map(|name| TopicSpec::new(name, 1));
-    log.ensure_topics(&specs)
-        .map_err(|error| StageError::Fatal(error.to_string()))?;
-    let mut stage = DetectStage::new(
-        DetectConfig::default(),
-        &log,
-        Arc::new(Shelf(bundle)),
-        DetectStats::default(),
-    )?;
-    stage.assigned(Assignment {
-        partition: 0,
-        positions: Vec::new(),
-        state: BTreeMap::new(),
-    })?;
-    let mut findings = Vec::new();
-    for hour in 0..HEALTHY_HOURS + FAULTY_HOURS {
+    hourly::findings(bundle, T0_US, HEALTHY_HOURS + FAULTY_HOURS, |hour| {
         let fault = (hour >= HEALTHY_HOURS).then_some(fault);
-        let batch = ProfileBatch {
-            input_partition: 0,
-            watermark_us: T0_US + hour * HOUR_US + HOUR_US / 2,
-            cells: estate.cells(hour, fault),
-        };
-        let record = Record {
-            topic: topic::PROFILES.into(),
-            partition: 0,
-            offset: hour as u64,
-            key: Vec::new().into(),
-            value: Some(batch.encode().into()),
-            timestamp_us: 0,
-        };
-        let step = stage.step(StepInput {
-            records: &[record],
-            now_us: T0_US + hour * HOUR_US,
-            caught_up: true,
-        })?;
-        for output in step.outputs.iter().filter(|o| &*o.topic == topic::FINDINGS) {
-            let value = output.value.as_deref().unwrap_or_default();
-            findings.extend(serde_json::from_slice::<Finding>(value).ok());
-        }
-    }
-    Ok(Run { findings })
+        Ok(estate.cells(hour, fault))
+    })
 }
 
 #[allow(clippy::print_stdout, reason = "it prints its answer")]
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |name: &str, otherwise: f64| -> f64 {
         let at = arguments.iter().position(|argument| argument == name);
@@ -129,15 +60,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 (FindingKind::InputDrift, Fault::Shift { site, sd })
             }
         };
-        let run = run(seed, shape, fault)?;
+        let findings = run(seed, shape, fault)?;
         let scope = format!("site={}", site_name(site));
         let onset_us = T0_US + HEALTHY_HOURS * HOUR_US;
         let hit =
             |f: &&Finding| f.kind == kind && f.scope == scope && f.window_start_us >= onset_us;
-        let before = run.findings.iter().any(|f| f.window_start_us < onset_us);
-        let found = run.findings.iter().find(hit);
-        let other = run
-            .findings
+        let before = findings.iter().any(|f| f.window_start_us < onset_us);
+        let found = findings.iter().find(hit);
+        let other = findings
             .iter()
             .any(|f| f.window_start_us >= onset_us && !hit(&f));
         false_alarms += u32::from(before);
@@ -147,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         delays.extend(found.map(|f| (f.window_start_us - onset_us) / HOUR_US + 1));
         if verbose || before || found.is_none() || other {
             println!("seed {seed}: {fault:?} {scope}");
-            for f in &run.findings {
+            for f in &findings {
                 let hour = (f.window_start_us - T0_US) / HOUR_US;
                 println!(
                     "  hour {hour:>3} {:?} {:?} {} | {} | {}",

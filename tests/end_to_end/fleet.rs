@@ -23,31 +23,8 @@ pub(crate) fn bundle(folder: &Path, rng: &mut impl rand::Rng) -> String {
         text.push_str(&format!("{a},{b},{c},{d},{truth}\n"));
     }
     std::fs::write(&rows, text).unwrap();
-    let onnx = harness::repository("models/boiler/boiler.onnx");
-    let out = folder.join("bundle").display().to_string();
-    harness::told(
-        folder,
-        &[
-            "model",
-            "pack",
-            "--onnx",
-            onnx.to_str().unwrap(),
-            "--rows",
-            rows.to_str().unwrap(),
-            "--label",
-            "truth",
-            "--classes",
-            "ok,fail",
-            "--independent-rows",
-            "--name",
-            "boiler",
-            "--version",
-            "1.0.0",
-            "--out",
-            &out,
-        ],
-    );
-    out
+    let labels = ["--label", "truth", "--classes", "ok,fail"];
+    harness::pack(folder, "boiler", &rows, &folder.join("bundle"), &labels)
 }
 
 fn measured(rng: &mut impl rand::Rng) -> [f64; 4] {

@@ -84,29 +84,13 @@ fn drift_of_real_sensors_shows_batch_by_batch() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let rows = split(&data, folder.path());
     let dir = folder.path().join("data");
-    let onnx = harness::repository("models/gas/gas.onnx");
-    let (reference, bundle, tokens) = (file("reference.csv"), file("bundle"), file("tokens"));
-    harness::told(
+    let tokens = file("tokens");
+    let bundle = harness::pack(
         &dir,
-        &[
-            "model",
-            "pack",
-            "--onnx",
-            onnx.to_str().unwrap(),
-            "--rows",
-            &reference,
-            "--label",
-            "gas",
-            "--ignore",
-            "batch",
-            "--independent-rows",
-            "--name",
-            "gas",
-            "--version",
-            "1.0.0",
-            "--out",
-            &bundle,
-        ],
+        "gas",
+        &folder.path().join("reference.csv"),
+        &folder.path().join("bundle"),
+        &["--label", "gas", "--ignore", "batch"],
     );
     let pipeline = Pipeline::start(&dir, "", &[]);
     harness::told(&dir, &["model", "register", &bundle]);

@@ -88,6 +88,21 @@ pub(crate) fn told(dir: &Path, arguments: &[&str]) -> Value {
     )
 }
 
+/// Makes a bundle, version 1.0.0, of a model of the repository (`models/NAME/NAME.onnx`) and rows that
+/// know nothing of one another, with arguments of the case's own; its folder.
+pub(crate) fn pack(dir: &Path, name: &str, rows: &Path, out: &Path, more: &[&str]) -> String {
+    let onnx = repository(&format!("models/{name}/{name}.onnx"));
+    let text = |path: &Path| path.display().to_string();
+    let (onnx, rows, out) = (text(&onnx), text(rows), text(out));
+    let files = ["--onnx", &onnx, "--rows", &rows, "--out", &out];
+    let names = ["--name", name, "--version", "1.0.0", "--independent-rows"];
+    told(
+        dir,
+        &[&["model", "pack"], &files[..], &names, more].concat(),
+    );
+    out
+}
+
 /// Rows that a statement gives.
 pub(crate) fn sql(dir: &Path, statement: &str) -> Vec<Value> {
     let answer = told(dir, &["sql", "-c", statement]);

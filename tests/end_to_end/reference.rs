@@ -333,32 +333,12 @@ fn references_that_cannot_be_used_are_refused() {
     assert!(version.contains("NAME@VERSION"), "{version}");
 
     // Of eight bins where the version has sixteen.
-    let onnx = harness::repository("models/boiler/boiler.onnx");
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let (rows, coarse) = (path("rows.csv"), path("coarse"));
-    harness::told(
+    let coarse = harness::pack(
         &dir,
-        &[
-            "model",
-            "pack",
-            "--onnx",
-            onnx.to_str().unwrap(),
-            "--rows",
-            &rows,
-            "--label",
-            "truth",
-            "--classes",
-            "ok,fail",
-            "--independent-rows",
-            "--name",
-            "boiler",
-            "--version",
-            "1.0.0",
-            "--bins",
-            "8",
-            "--out",
-            &coarse,
-        ],
+        "boiler",
+        &folder.path().join("rows.csv"),
+        &folder.path().join("coarse"),
+        &["--label", "truth", "--classes", "ok,fail", "--bins", "8"],
     );
     let shown = harness::told(&dir, &["model", "show", &coarse]);
     let id = shown["reference"]["id"].as_str().unwrap();

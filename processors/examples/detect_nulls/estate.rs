@@ -20,6 +20,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, StandardNormal, StudentT};
 
+use super::hourly::Result;
+
 /// 2026-01-05 00:00 UTC, a Monday.
 pub(crate) const T0_US: i64 = 1_767_571_200_000_000;
 const TENANT: &str = "acme";
@@ -141,8 +143,6 @@ pub(crate) struct Estate {
     /// Upper ends of the categories' shares.
     shares: Vec<f64>,
 }
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 impl Estate {
     pub(crate) fn new(family: Family, size: Size, seed: u64) -> Result<Self> {

@@ -15,25 +15,16 @@
 #![allow(clippy::print_stdout, reason = "it prints its answer")]
 
 mod estate;
+#[path = "../hourly/mod.rs"]
+mod hourly;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use driftline_log::memory::MemoryLog;
-use driftline_log::runner::{Stage, StageError, StepInput};
-use driftline_log::{Assignment, Log, Record, TopicSpec};
-use driftline_processors::bundles::Bundles;
-use driftline_processors::detect::{DetectConfig, DetectStage, DetectStats};
-use driftline_schemas::bundle::Bundle;
-use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{Finding, FindingKind, FindingState};
-use driftline_schemas::profile::batch::ProfileBatch;
-use driftline_schemas::topic;
 
 use estate::{Estate, Family, Size, T0_US};
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use hourly::Result;
 
 const MONTH_HOURS: i64 = 30 * 24;
 const NARROW: Size = Size {
@@ -49,20 +40,6 @@ const WIDE: Size = Size {
     rows_per_hour: 20,
 };
 
-struct Shelf(Arc<Bundle>);
-
-impl Bundles for Shelf {
-    fn bundle(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: &str,
-    ) -> std::result::Result<Option<Arc<Bundle>>, StageError> {
-        Ok(Some(Arc::clone(&self.0)))
-    }
-}
-
 /// Alarms by kind; those that late data refuted.
 #[derive(Debug, Default)]
 struct Alarms {
@@ -72,6 +49,13 @@ struct Alarms {
 }
 
 impl Alarms {
+    fn add(&mut self, other: Self) {
+        self.refuted += other.refuted;
+        for (kind, count) in other.by_kind {
+            *self.by_kind.entry(kind).or_default() += count;
+        }
+    }
+
     fn hear(&mut self, finding: &Finding) {
         match finding.state {
             FindingState::Drifted => {
@@ -93,50 +77,12 @@ impl Alarms {
 fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
     let mut estate = Estate::new(family, size, seed)?;
     let bundle = estate.bundle()?;
-    let log = MemoryLog::new();
-    let topics = [
-        topic::INFERENCES,
-        topic::PROFILES,
-        topic::MEASURES,
-        topic::FINDINGS,
-    ];
-    log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))?;
-    let mut stage = DetectStage::new(
-        DetectConfig::default(),
-        &log,
-        Arc::new(Shelf(bundle)),
-        DetectStats::default(),
-    )?;
-    stage.assigned(Assignment {
-        partition: 0,
-        positions: Vec::new(),
-        state: BTreeMap::new(),
-    })?;
     let mut alarms = Alarms::default();
-    for hour in 0..months * MONTH_HOURS {
-        let batch = ProfileBatch {
-            input_partition: 0,
-            watermark_us: T0_US + hour * HOUR_US + HOUR_US / 2,
-            cells: estate.cells(hour)?,
-        };
-        let record = Record {
-            topic: topic::PROFILES.into(),
-            partition: 0,
-            offset: hour as u64,
-            key: Vec::new().into(),
-            value: Some(batch.encode().into()),
-            timestamp_us: 0,
-        };
-        let step = stage.step(StepInput {
-            records: &[record],
-            now_us: T0_US + hour * HOUR_US,
-            caught_up: true,
-        })?;
-        for output in step.outputs.iter().filter(|o| &*o.topic == topic::FINDINGS) {
-            let value = output.value.as_deref().unwrap_or_default();
-            alarms.hear(&serde_json::from_slice(value)?);
-        }
-    }
+    hourly::findings(bundle, T0_US, months * MONTH_HOURS, |hour| {
+        estate.cells(hour)
+    })?
+    .iter()
+    .for_each(|finding| alarms.hear(finding));
     Ok(alarms)
 }
 
@@ -151,11 +97,7 @@ fn family(family: Family, size: Size, models: u64, months: i64) -> Result<Alarms
             if model >= models {
                 return Ok(all);
             }
-            let alarms = run(family, size, model, months)?;
-            all.refuted += alarms.refuted;
-            for (kind, count) in alarms.by_kind {
-                *all.by_kind.entry(kind).or_default() += count;
-            }
+            all.add(run(family, size, model, months)?);
         }
     };
     std::thread::scope(|scope| {
@@ -165,10 +107,7 @@ fn family(family: Family, size: Size, models: u64, months: i64) -> Result<Alarms
             let alarms = thread
                 .join()
                 .map_err(|_| "a thread of the measurement panicked")??;
-            all.refuted += alarms.refuted;
-            for (kind, count) in alarms.by_kind {
-                *all.by_kind.entry(kind).or_default() += count;
-            }
+            all.add(alarms);
         }
         Ok(all)
     })
