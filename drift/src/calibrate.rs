@@ -52,7 +52,7 @@ mod worth;
 use driftline_schemas::bundle::SignalRole;
 use serde::{Deserialize, Serialize};
 
-pub use budget::{Budget, SmallestEffect};
+pub use budget::{Budget, SmallestEffect, stream_weight};
 pub use fold::{
     Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Terms, Total,
 };

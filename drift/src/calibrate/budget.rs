@@ -1,5 +1,6 @@
 //! What a month's false alarms leave to one window of one stream.
 
+use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::clock::DAY_US;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,12 +27,26 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The p-value at or below which one of `streams` (signal × cohort) crosses in one window of
-    /// `window_us`: by Bonferroni over the month's windows and the streams that exist, which holds
-    /// under any dependence.
-    pub fn threshold(&self, window_us: i64, streams: usize) -> f64 {
+    /// The p-value at or below which a stream (signal × cohort) of weight 1 crosses in one window of
+    /// `window_us`, when the streams that exist weigh `weights` together: by Bonferroni over the
+    /// month's windows and the streams, weighted ([`stream_weight`]; Genovese, Roeder and Wasserman
+    /// 2006), which holds under any dependence. A stream's own is this times its weight.
+    pub fn threshold(&self, window_us: i64, weights: f64) -> f64 {
         let windows = (MONTH_DAYS * DAY_US) as f64 / window_us.max(1) as f64;
-        (self.false_alarms_per_month / (windows * streams.max(1) as f64)).clamp(0.0, 1.0)
+        (self.false_alarms_per_month / (windows * weights.max(OUTPUT_WEIGHT))).clamp(0.0, 1.0)
+    }
+}
+
+/// Weight of what a model says in the split of the budget.
+const OUTPUT_WEIGHT: f64 = 0.1;
+
+/// How much of the budget a stream gets, relative to the others. An output follows from the inputs: where
+/// those move, they are told and explain it, and what labels say of it weighs full. So an output by itself
+/// has to be surer; where a model has no other signals the weights cancel.
+pub fn stream_weight(role: SignalRole) -> f64 {
+    match role {
+        SignalRole::Output | SignalRole::Confidence => OUTPUT_WEIGHT,
+        SignalRole::Input | SignalRole::Extra | SignalRole::Error => 1.0,
     }
 }
 

@@ -356,13 +356,38 @@ fn shares_keep_their_tail() {
 /// One a month over 720 hours and 100 streams leaves each a p-value of 1 in 72,000.
 #[test]
 fn the_budget_is_divided() {
-    let threshold = Budget::default().threshold(HOUR_US, 100);
+    let threshold = Budget::default().threshold(HOUR_US, 100.0);
     assert!((threshold - 1.0 / 72_000.0).abs() < 1e-12);
     assert_eq!(
         Budget {
             false_alarms_per_month: 1e9
         }
-        .threshold(HOUR_US, 1),
+        .threshold(HOUR_US, 1.0),
         1.0
     );
+}
+
+/// However inputs, outputs and errors are mixed, what the streams get adds up to the budget; outputs get
+/// less than inputs where there are both, and all of it where they are alone.
+#[test]
+fn the_weighted_shares_add_up_to_the_budget() {
+    use SignalRole::{Confidence, Error, Input, Output};
+    let budget = Budget::default();
+    let windows = 30.0 * 24.0;
+    for roles in [
+        vec![Input, Input, Output, Confidence, Error],
+        vec![Output, Confidence],
+        vec![Input],
+        vec![Confidence],
+    ] {
+        let weights = roles.iter().map(|role| stream_weight(*role)).sum();
+        let full = budget.threshold(HOUR_US, weights);
+        let spent: f64 = roles.iter().map(|role| full * stream_weight(*role)).sum();
+        assert!(
+            (spent * windows - 1.0).abs() < 1e-12,
+            "{roles:?}: {}",
+            spent * windows
+        );
+    }
+    assert!(stream_weight(Output) < stream_weight(Input));
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use driftline_drift::calibrate::{Against, CALM_P, Shares, Stream, StreamVerdict, Terms, Worth};
+use driftline_drift::calibrate::{
+    Against, CALM_P, Shares, Stream, StreamVerdict, Terms, Worth, stream_weight,
+};
 use driftline_drift::explain::{Part, belongs};
 use driftline_schemas::measure::{Cohort, Measure};
 use driftline_schemas::profile::Cell;
@@ -136,22 +138,26 @@ impl Fold {
         start_us: i64,
         rollup: &'a RollUp,
     ) -> (Vec<Seen<'a>>, Vec<Measure>) {
-        let streams = rollup
+        let signals = &context.subject.calibration.signals;
+        let weight = |signal: usize| stream_weight(signals[signal].role);
+        let weights = rollup
             .cohorts
             .iter()
-            .flat_map(|cohort| cohort.points.iter().flatten())
-            .count();
-        let threshold = context
+            .flat_map(|cohort| cohort.points.iter().enumerate())
+            .filter_map(|(signal, point)| point.as_ref().map(|_| weight(signal)))
+            .sum();
+        let full = context
             .config
             .budget
-            .threshold(context.config.window.us(), streams);
+            .threshold(context.config.window.us(), weights);
         let (mut seen, mut all) = (Vec::new(), Vec::new());
         for roll in &rollup.cohorts {
             for (signal, point) in roll.points.iter().enumerate() {
                 let Some(point) = point else { continue };
                 let key = (roll.cohort.clone(), signal);
+                let threshold = full * weight(signal);
                 let terms = Terms {
-                    signal: &context.subject.calibration.signals[signal],
+                    signal: &signals[signal],
                     reference_devices: &rollup.expected.devices,
                     windows_per_step: context.windows_per_step(),
                     smallest: &context.config.smallest_effect,
