@@ -16,6 +16,7 @@ mod estate;
 #[path = "hourly/mod.rs"]
 mod hourly;
 
+use driftline_processors::detect::DetectConfig;
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{Finding, FindingKind};
 use estate::{Estate, Fault, Shape, T0_US, site_name};
@@ -27,10 +28,16 @@ const FAULTY_HOURS: i64 = 12;
 fn run(seed: u64, shape: Shape, fault: Fault) -> Result<Vec<Finding>> {
     let mut estate = Estate::new(seed, shape);
     let bundle = estate.bundle();
-    hourly::findings(bundle, T0_US, HEALTHY_HOURS + FAULTY_HOURS, |hour| {
-        let fault = (hour >= HEALTHY_HOURS).then_some(fault);
-        Ok(estate.cells(hour, fault))
-    })
+    hourly::findings(
+        DetectConfig::default(),
+        bundle,
+        T0_US,
+        HEALTHY_HOURS + FAULTY_HOURS,
+        |hour| {
+            let fault = (hour >= HEALTHY_HOURS).then_some(fault);
+            Ok(estate.cells(hour, fault))
+        },
+    )
 }
 
 #[allow(clippy::print_stdout, reason = "it prints its answer")]

@@ -1,4 +1,4 @@
-//! Healthy estates, straight as profiles, one family of nulls each.
+//! Estates, straight as profiles: healthy ones, one family of nulls each, until told to change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,6 +105,34 @@ impl Family {
     }
 }
 
+/// What goes wrong with the first number, the category or the classes, for a number of mean 0 and
+/// standard deviation 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Change {
+    /// The number's mean moves by so many standard deviations.
+    Shift(f64),
+    /// Its spread is so many times what it was.
+    Scale(f64),
+    /// It reads in °F what was in °C, of mean 20 °C and standard deviation 5.
+    Unit,
+    /// The commonest category's share is so much larger.
+    Share(f64),
+    /// Of the rows of the first class so many are not there: the classes' shares move, what rows of a
+    /// class look like does not.
+    Labels(f64),
+}
+
+impl Change {
+    fn number(self, value: f64) -> f64 {
+        match self {
+            Self::Shift(sd) => value + sd,
+            Self::Scale(factor) => value * factor,
+            Self::Unit => value * 1.8 + (1.8 * 20.0 + 32.0 - 20.0) / 5.0,
+            Self::Share(_) | Self::Labels(_) => value,
+        }
+    }
+}
+
 /// How large an estate is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
@@ -142,6 +170,8 @@ pub(crate) struct Estate {
     binners: Vec<Binner>,
     /// Upper ends of the categories' shares.
     shares: Vec<f64>,
+    /// What has changed, and at how many sites, from the first on.
+    change: Option<(Change, usize)>,
 }
 
 impl Estate {
@@ -185,9 +215,15 @@ impl Estate {
             layout,
             binners: Vec::new(),
             shares,
+            change: None,
         };
         estate.fix_edges()?;
         Ok(estate)
+    }
+
+    /// From now on something is not as it was, at so many sites.
+    pub(crate) fn change(&mut self, change: Change, sites: usize) {
+        self.change = Some((change, sites));
     }
 
     /// A pilot week of few rows fixes the edges.
@@ -240,7 +276,10 @@ impl Estate {
                 device.rate = 0.99 * device.rate + 0.1 * random.sample::<f64, _>(StandardNormal);
             }
             let rows = (self.size.rows_per_hour as f64 * device.rate.exp()).round() as usize;
-            for _ in 0..rows {
+            let change = self.change.filter(|(_, sites)| device.site < *sites);
+            let change = change.map(|(change, _)| change);
+            let mut made = 0;
+            while made < rows {
                 row.clear();
                 for (noise, nature) in device.noise.iter_mut().zip(&device.nature) {
                     let drawn: f64 = match (self.family, &heavy) {
@@ -248,12 +287,32 @@ impl Estate {
                         _ => random.sample(StandardNormal),
                     };
                     *noise = correlation * *noise + kept * drawn;
-                    row.push(quantise(cycle + nature + *noise, 0.001));
+                    let number = cycle + nature + *noise;
+                    let number = match (row.is_empty(), change) {
+                        (true, Some(change)) => change.number(number),
+                        _ => number,
+                    };
+                    row.push(quantise(number, 0.001));
                 }
                 let place = random.random::<f64>();
-                row.push(self.shares.partition_point(|&upto| upto < place) as i32);
+                let mut category = self.shares.partition_point(|&upto| upto < place) as i32;
+                if let Some(Change::Share(more)) = change {
+                    // What the first gains the others lose in proportion.
+                    let moves = more / (1.0 - self.shares[0]);
+                    if category > 0 && random.random::<f64>() < moves {
+                        category = 0;
+                    }
+                }
+                row.push(category);
                 let margin =
                     f64::from(row[0]) * 0.001 - 0.5 + 0.5 * random.sample::<f64, _>(StandardNormal);
+                if let Some(Change::Labels(gone)) = change
+                    && margin <= 0.0
+                    && random.random::<f64>() < gone
+                {
+                    continue;
+                }
+                made += 1;
                 row.push(i32::from(margin > 0.0));
                 row.push(quantise(1.0 / (1.0 + (-margin.abs()).exp()), 1e-4));
                 row.push(i32::from(random.random::<f64>() < 0.1));

@@ -14,6 +14,7 @@
 
 #![allow(clippy::print_stdout, reason = "it prints its answer")]
 
+#[allow(dead_code, reason = "shared with `detect_power`")]
 mod estate;
 #[path = "../hourly/mod.rs"]
 mod hourly;
@@ -21,6 +22,7 @@ mod hourly;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use driftline_processors::detect::DetectConfig;
 use driftline_schemas::measure::{Finding, FindingKind, FindingState};
 
 use estate::{Estate, Family, Size, T0_US};
@@ -78,9 +80,13 @@ fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
     let mut estate = Estate::new(family, size, seed)?;
     let bundle = estate.bundle()?;
     let mut alarms = Alarms::default();
-    hourly::findings(bundle, T0_US, months * MONTH_HOURS, |hour| {
-        estate.cells(hour)
-    })?
+    hourly::findings(
+        DetectConfig::default(),
+        bundle,
+        T0_US,
+        months * MONTH_HOURS,
+        |hour| estate.cells(hour),
+    )?
     .iter()
     .for_each(|finding| alarms.hear(finding));
     Ok(alarms)

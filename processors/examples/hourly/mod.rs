@@ -1,5 +1,4 @@
-//! A detect stage with the default configuration, fed with profiles hour by hour, as the profile stage
-//! would append them.
+//! A detect stage fed with profiles hour by hour, as the profile stage would append them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +33,7 @@ impl Bundles for Shelf {
 
 /// Feeds so many hours from `begin_us` on with what `cells` gives for each; the findings, in order.
 pub(crate) fn findings(
+    config: DetectConfig,
     bundle: Arc<Bundle>,
     begin_us: i64,
     hours: i64,
@@ -48,7 +48,7 @@ pub(crate) fn findings(
     ];
     log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))?;
     let mut stage = DetectStage::new(
-        DetectConfig::default(),
+        config,
         &log,
         Arc::new(Shelf(bundle)),
         DetectStats::default(),

@@ -102,6 +102,14 @@ pub enum Fault {
     Shift { site: usize, sd: f64 },
     /// The truth turns round.
     Flip { site: usize },
+    /// Where an attribute ([`Cell::values`]' index) has a value, one of the three numbers reads so many
+    /// standard deviations of its noise higher.
+    Moved {
+        attribute: usize,
+        value: &'static str,
+        number: usize,
+        sd: f64,
+    },
 }
 
 /// SplitMix64 and the polar method: small, seeded, the same everywhere.
@@ -156,6 +164,8 @@ pub struct Estate {
     binners: Vec<Binner>,
     /// Standard deviation of the temperature over everything.
     temp_sd: f64,
+    /// Faults that stay, beside the one of the hour.
+    standing: Vec<Fault>,
 }
 
 pub fn site_name(site: usize) -> String {
@@ -230,6 +240,7 @@ impl Estate {
             layout,
             binners: Vec::new(),
             temp_sd: 1.0,
+            standing: Vec::new(),
         };
         // A pilot week of few rows fixes the edges.
         let mut values: Vec<Vec<i32>> = vec![Vec::new(); SIGNALS];
@@ -264,6 +275,11 @@ impl Estate {
         estate
     }
 
+    /// From now on this is wrong as well.
+    pub fn stand(&mut self, fault: Fault) {
+        self.standing.push(fault);
+    }
+
     /// Makes the rows of an hour: calls `each(device, values of the signals)`.
     fn rows(
         &mut self,
@@ -281,7 +297,19 @@ impl Estate {
                 for noise in &mut device.noise {
                     *noise = shape.correlation * *noise + kept * self.random.normal();
                 }
-                let [a, b, c] = device.noise;
+                let [mut a, mut b, mut c] = device.noise;
+                for fault in &self.standing {
+                    if let Fault::Moved {
+                        attribute,
+                        value,
+                        number,
+                        sd,
+                    } = *fault
+                        && &*device.cell.values[attribute] == value
+                    {
+                        *[&mut a, &mut b, &mut c][number] += sd;
+                    }
+                }
                 let [na, nb, nc, ne] = device.nature;
                 let (mut temp, mut wrong) = (
                     20.0 + 4.0 * (shape.cycle * cycle + na + a + self.weather),
