@@ -27,7 +27,15 @@ pub(crate) use log::LogConfig;
 /// What names of overriding variables begin with.
 const ENV_PREFIX: &str = "DRIFTLINE_";
 /// Variables with that prefix that are no settings.
-const ENV_OTHERS: [&str; 6] = ["CONFIG", "DIR", "SHARED", "KAFKA", "FAILPOINT", "CACHE"];
+const ENV_OTHERS: [&str; 7] = [
+    "CONFIG",
+    "DIR",
+    "SHARED",
+    "KAFKA",
+    "FAILPOINT",
+    "CLOCK_SHIFT",
+    "CACHE",
+];
 
 /// A role of the pipeline.
 #[derive(

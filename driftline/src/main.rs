@@ -2,6 +2,7 @@
 
 mod budget;
 mod changes;
+mod clock;
 mod compare;
 mod config;
 mod control;

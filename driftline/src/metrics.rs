@@ -12,6 +12,7 @@
 //! | `driftline_stage_lag{stage}` | offsets of all partitions of the stage that are not committed yet |
 //! | `driftline_stage_step_seconds{stage}` | time to decide a step |
 //! | `driftline_stage_commit_seconds{stage}` | time to commit a step |
+//! | `driftline_clock_set_total` | times that the machine's clock was set by 5 s or more while this process ran |
 //! | `driftline_alert_open{tenant,model,kind,scope}` | 1 for each alert that is open |
 //! | `driftline_webhook_attempts_total`, `_delivered_total`, `_given_up_total` | webhooks |
 
@@ -54,6 +55,7 @@ pub(crate) struct Metrics {
     lag: Family<StageLabel, Gauge>,
     step_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
     commit_seconds: Family<StageLabel, Histogram, fn() -> Histogram>,
+    clock_set: Counter,
     deliveries: OnceLock<Arc<DeliveryCounters>>,
     open: OnceLock<OpenAlerts>,
 }
@@ -67,6 +69,12 @@ impl Default for Metrics {
         let (outputs, failures, partitions) =
             (Family::default(), Family::default(), Family::default());
         let (rebalances, lag) = (Family::default(), Family::default());
+        let clock_set = Counter::default();
+        registry.register(
+            "driftline_clock_set",
+            "times that the machine's clock was set",
+            clock_set.clone(),
+        );
         let stage = registry.sub_registry_with_prefix("driftline_stage");
         stage.register("records", "records taken in", Family::clone(&records));
         stage.register("bytes", "bytes of records taken in", Family::clone(&bytes));
@@ -110,6 +118,7 @@ impl Default for Metrics {
             lag,
             step_seconds,
             commit_seconds,
+            clock_set,
             deliveries: OnceLock::new(),
             open: OnceLock::new(),
         }
@@ -120,6 +129,11 @@ impl Metrics {
     /// Lets a stage register its own metrics.
     pub(crate) fn add(&self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Counts that the machine's clock was set.
+    pub(crate) fn clock_set(&self) {
+        self.clock_set.inc();
     }
 
     /// Says how far a stage is behind.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use driftline_schemas::clock::{Clock, SystemClock};
+use driftline_schemas::clock::{Clock, SECOND_US};
 
+use crate::clock::{MachineClock, Watch};
 use crate::config::{Config, Role};
 use crate::control::{self, Scope};
 use crate::health;
@@ -29,7 +30,7 @@ pub(crate) async fn run(mut config: Config, dir: &Path, roles: Vec<Role>) -> any
         config.roles = roles;
         config.check()?;
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(MachineClock::from_environment());
     let listener = match config.telemetry.listen {
         Some(address) => Some(health::bind(address).await?),
         None => None,
@@ -94,6 +95,7 @@ async fn wait(
     let mut trim = tokio::time::interval(TRIM_EVERY);
     let mut lag = tokio::time::interval(LAG_EVERY);
     lag.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut watch, began) = (Watch::default(), Instant::now());
     loop {
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => {
@@ -108,6 +110,13 @@ async fn wait(
             _ = check.tick() => {
                 if let Some(role) = pipeline.ended() {
                     return Ok(Some(role));
+                }
+                if let Some(step_us) = watch.look(clock.now_us(), began.elapsed()) {
+                    pipeline.metrics.clock_set();
+                    tracing::warn!(
+                        seconds = step_us / SECOND_US,
+                        "the machine's clock was set; devices' clocks are held against it, so see that it is right"
+                    );
                 }
             }
             _ = lag.tick() => {

@@ -5,7 +5,8 @@
     tests/kafka/faults.py --kafka HOST:PORT --faults disk --seconds 20
 
 - disk: the file system of the lake fills up to the last page (a tmpfs, which takes the right to mount one);
-- store: the lake's object store answers 503 to everything for a time (versitygw, see tests/s3/start).
+- store: the lake's object store answers 503 to everything for a time (versitygw, see tests/s3/start);
+- clock: the clock of every role is an hour back for a time, and right again after it.
 
 The roles run in processes of their own. Devices go on sending all the time. At the end the lake and the
 profiles equal what is computed from the input, and what was done is read back from metrics and logs. What
@@ -29,6 +30,7 @@ import kill_loop as loop  # noqa: E402
 
 ROOT = loop.ROOT
 loop.ROLES = [("ingest", 1), ("profile", 1), ("detect", 1), ("archive", 1), ("alerting", 1)]
+TOLD = [*loop.TOLD, "driftline_clock_set_total"]
 # Enough for a lake of the input, small enough to be filled in a moment.
 DISK_MB = 64
 
@@ -110,7 +112,7 @@ def run(args, work, name, lake, environment, fault, common):
         sender = loop.Sender(pipeline, frames, order, tokens, schema, args.seconds * 2, args)
         # In the middle of it.
         until("an archived row", lambda: rows(pipeline) > 0, args.patience)
-        before = pipeline.told(loop.TOLD)
+        before = pipeline.told(TOLD)
         end = fault(pipeline)
         loop.say(f"{name}: begun")
         begun = time.monotonic()
@@ -126,7 +128,7 @@ def run(args, work, name, lake, environment, fault, common):
             end()
         if sender.problems:
             raise SystemExit(f"{name}: the gateway refused: {sender.problems[0]}")
-        during = pipeline.told(loop.TOLD)
+        during = pipeline.told(TOLD)
         loop.drain(pipeline, args, sum(mine[0] for mine in answers[0].values()))
         found, profiles, twice = loop.found(pipeline)
         problems += loop.differences("lake of device", answers[0], found)
@@ -135,6 +137,7 @@ def run(args, work, name, lake, environment, fault, common):
             problems.append(f"{twice} rows are in the lake twice")
         result = {"rows": sum(mine[0] for mine in found.values()), "twice": twice, "metrics_before": before,
                   "metrics_after": during, "tried_again": pipeline.logged("step failed and is tried again"),
+                  "clock_logged": pipeline.logged("the machine's clock was set"),
                   "ended_by_themselves": pipeline.ended, "measures": len(loop.measures(pipeline)), **sender.counts}
         return result, problems, pipeline
     finally:
@@ -210,8 +213,32 @@ def on_store(args, work, common, given):
     return result, problems
 
 
+def with_clock(args, work, common):
+    shift = work / "clock"
+    shift.write_text("0")
+
+    def back(pipeline):
+        # Written at once, so that no process reads half of it.
+        def set_to(seconds):
+            new = work / "clock.new"
+            new.write_text(seconds)
+            new.rename(shift)
+
+        set_to("-3600")
+        return lambda: set_to("0")
+
+    environment = {"DRIFTLINE_CLOCK_SHIFT": str(shift)}
+    result, problems, _ = run(args, work, "clock", str(work / "clock-lake"), environment, back, common)
+    # Each role sees it go back, and then forth.
+    wanted = 2 * len(loop.ROLES)
+    if result["clock_logged"] != wanted or result["metrics_after"].get("driftline_clock_set_total") != wanted:
+        problems.append(f"metrics or logs do not tell of {wanted} times that a clock was set")
+    return result, problems
+
+
 FAULTS = {"disk": (with_disk, "the right to mount a tmpfs"),
-          "store": (with_store, "versitygw, which takes Go")}
+          "store": (with_store, "versitygw, which takes Go"),
+          "clock": (with_clock, "nothing")}
 
 
 def faults(args, work):
@@ -235,7 +262,7 @@ def faults(args, work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kafka", help="host:port; without it a broker of its own")
-    parser.add_argument("--faults", default="disk,store")
+    parser.add_argument("--faults", default="disk,store,clock")
     parser.add_argument("--binary", default=str(ROOT / "target" / "debug" / "driftline"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=20_000)
