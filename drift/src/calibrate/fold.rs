@@ -62,8 +62,8 @@ pub struct Point {
     pub devices: Arc<Shares>,
     /// How far each score is from the reference.
     pub deviations: Vec<Deviation>,
-    /// Of a cell: its values stood still, as those of a stuck sensor do. That is told by itself, and
-    /// says nothing of where the signal would be.
+    /// Of a cell: its values stood still, as those of a stuck sensor do, or for what a model says, those of an
+    /// input did. That is told by itself, and says nothing of where the signal would be.
     pub still: bool,
 }
 

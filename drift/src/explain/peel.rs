@@ -17,6 +17,11 @@ const QUIET_GAIN_MIN: f64 = 9.0;
 const KNOWN_GAIN: f64 = 6.0;
 /// Share of the deviation of a pair that its values' other cells may show and it still is the pair.
 const PAIR_REST_MAX: f64 = 0.4;
+/// What a wider cohort must explain beyond a narrower one in it that crossed by itself: three standard
+/// errors of what lies outside of the narrower.
+const WIDER_GAIN_MIN: f64 = 9.0;
+/// Share of the deviation of the narrower one up to which the rest of the wider does not move as it does.
+const WIDER_REST_MAX: f64 = 0.5;
 /// Squared standard errors above which a known cause is said to be this signal's as well.
 const LOADS_MIN: f64 = 4.0;
 /// Most single values looked at; there are rarely hundreds.
@@ -143,6 +148,7 @@ pub fn peel(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Peeling {
     let singles = without_settled(singles, &problem.settled);
     let pairs = pairs(parts, &singles);
     let model = search(&problem, &singles, &pairs);
+    let model = narrowed(&problem, model, &singles);
     let base = problem.settled.len();
     let (_, effects, errors) = problem.fit(&model.causes);
     let without = |left_out: usize| {
@@ -241,6 +247,41 @@ fn search<'a>(
         keep(more);
     }
     best
+}
+
+/// Puts the narrower in the place of a wider cause that is as good an explanation only because the rest of
+/// it moved a little the same way by chance: few windows tell a site from its region badly.
+fn narrowed<'a>(problem: &Problem<'_>, model: Model<'a>, singles: &'a [Candidate]) -> Model<'a> {
+    let mut now = problem.model(model.causes.clone());
+    for at in 0..now.causes.len() {
+        let wide = now.causes[at];
+        let instead = singles
+            .iter()
+            .filter(|narrow| narrow.handicap <= 0.0 && makes_up(problem.parts, narrow, wide))
+            .map(|narrow| {
+                let mut causes = now.causes.clone();
+                causes[at] = narrow;
+                problem.model(causes)
+            })
+            .max_by(|a, b| a.gain.total_cmp(&b.gain));
+        if let Some(instead) = instead
+            && model.gain - instead.gain < WIDER_GAIN_MIN
+        {
+            now = instead;
+        }
+    }
+    now
+}
+
+/// Whether one candidate lies in another, the rest of which does not move as it does.
+fn makes_up(parts: &[Part], narrow: &Candidate, wide: &Candidate) -> bool {
+    let mut sets = narrow.members.iter().zip(&wide.members);
+    if narrow.members == wide.members || sets.any(|(narrow, wide)| *narrow && !wide) {
+        return false;
+    }
+    let inside = super::mean(parts, |index| narrow.members[index]).0;
+    let (rest, rows) = super::mean(parts, |index| wide.members[index] && !narrow.members[index]);
+    rows > 0.0 && rest * inside.signum() <= WIDER_REST_MAX * inside.abs()
 }
 
 /// Whether a pair's values do not move without each other: the rest of each stays where it was.

@@ -83,6 +83,25 @@ fn one_site_beside_a_settled_one() {
     assert_eq!(scopes(&parts, &["region=eu"], &known), ["site=s1"]);
 }
 
+/// A site moved that crossed by itself, and the other one of its region a little, as it does by chance: it is
+/// the site, though the region explains a trifle more. Where the other moved nearly as much, or where only the
+/// region crossed, it is the region.
+#[test]
+fn a_site_that_chance_makes_a_region() {
+    let moved = |other: f64| {
+        let (there, beside) = (inside("site=s1"), inside("site=s0"));
+        parts(move |cell| match (there(cell), beside(cell)) {
+            (true, _) => 0.3,
+            (_, true) => other,
+            _ => 0.0,
+        })
+    };
+    let crossed = ["region=eu", "site=s1"];
+    assert_eq!(scopes(&moved(0.13), &crossed, &[]), ["site=s1"]);
+    assert_eq!(scopes(&moved(0.2), &crossed, &[]), ["region=eu"]);
+    assert_eq!(scopes(&moved(0.13), &["region=eu"], &[]), ["region=eu"]);
+}
+
 /// A whole region moved: it is the region, not its sites one by one.
 #[test]
 fn one_region() {

@@ -7,6 +7,7 @@ use driftline_drift::calibrate::{
     Point, ScoreCalibration, ScoreKind, Shares, SignalCalibration, deviations,
 };
 use driftline_drift::explain::{attribute_values, belongs};
+use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::measure::Cohort;
 use driftline_schemas::profile::{Cell, DeviceSample, Profile, SignalProfile};
 
@@ -153,9 +154,15 @@ impl Roller<'_> {
         is_cell: bool,
     ) -> Vec<Option<Arc<Point>>> {
         let mut by_parts: BTreeMap<Vec<bool>, Arc<Shares>> = BTreeMap::new();
-        self.subject
-            .calibration
-            .signals
+        let signals = &self.subject.calibration.signals;
+        let is_still = |(learned, found)| is_cell && stands_still(learned, found);
+        // What a model makes of a sensor that is stuck says nothing either.
+        let input_is_still = signals
+            .iter()
+            .zip(&whole.signals)
+            .filter(|(learned, _)| is_input(learned))
+            .any(is_still);
+        signals
             .iter()
             .enumerate()
             .map(|(signal, learned)| {
@@ -177,12 +184,20 @@ impl Roller<'_> {
                 Some(Arc::new(Point {
                     window: self.window,
                     devices: Arc::clone(devices),
-                    still: is_cell && stands_still(learned, found),
+                    still: match is_input(learned) {
+                        true => is_still((learned, found)),
+                        false => input_is_still,
+                    },
                     deviations: deviations(learned, &self.expected.profile.signals[signal], found),
                 }))
             })
             .collect()
     }
+}
+
+/// Whether a signal goes into the model, or is taken from what does.
+fn is_input(learned: &SignalCalibration) -> bool {
+    matches!(learned.role, SignalRole::Input | SignalRole::Extra)
 }
 
 /// Whether all values of a window are one, of a signal whose values differ within a device's window.

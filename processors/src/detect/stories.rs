@@ -21,6 +21,9 @@ const CALM_ERRORS: f64 = 3.3;
 /// Squared standard errors that a cause must explain where cells that stood still are left out: as
 /// much as a further cause must.
 const STILL_GAIN_MIN: f64 = 20.0;
+/// Squared standard errors that a signal must have moved by to be told of a cause beside another of its kind: as
+/// much as a further cause must.
+const JOINS_MIN: f64 = 20.0;
 /// Kinds in the order in which they are looked at: what explains comes before what is explained.
 const KINDS: [FindingKind; 3] = [
     FindingKind::InputDrift,
@@ -245,9 +248,11 @@ impl Stories {
             } else if !story.signals.contains_key(&signal) {
                 let (effect, variance) = mean_within(&parts, &story.scope);
                 let evidence = effect * effect / variance;
-                story
-                    .signals
-                    .insert(signal, moved(&strongest, effect, evidence));
+                if evidence >= JOINS_MIN {
+                    story
+                        .signals
+                        .insert(signal, moved(&strongest, effect, evidence));
+                }
             }
         }
         // What crossed may have been the cells that stood still alone; the others must be sure.
@@ -255,11 +260,10 @@ impl Stories {
             true => STILL_GAIN_MIN,
             false => 0.0,
         };
-        for cause in peeling
-            .causes
-            .into_iter()
-            .filter(|cause| cause.gain >= least)
-        {
+        let credible = |cause: &Cause| {
+            cause.gain >= least && (known.is_empty() || crossed_itself(&cause.scope, &cohorts))
+        };
+        for cause in peeling.causes.into_iter().filter(credible) {
             if !self.is_told(&parts, signal, kind, strongest.kind, &cause)
                 && self.is_raised(context, seen, kind, &strongest, &cause)
             {
@@ -416,6 +420,17 @@ fn moved(verdict: &driftline_drift::calibrate::StreamVerdict, effect: f64, evide
         p_value: verdict.decides_p,
         first: verdict.first_window,
     }
+}
+
+/// Whether a cohort crossed, or of a pair, which is not judged by itself, one of its values. What is asked of a cause
+/// beside settled ones: what crossed is explained by these, and cells alone have no alarm budget.
+fn crossed_itself(scope: &Cohort, crossed: &[Cohort]) -> bool {
+    let values = scope
+        .0
+        .iter()
+        .map(|(attribute, value)| Cohort::of(attribute, value));
+    crossed.contains(scope)
+        || (scope.0.len() > 1 && values.into_iter().any(|value| crossed.contains(&value)))
 }
 
 /// Mean deviation of the cells of a scope, and its variance; infinite without rows.
