@@ -17,9 +17,9 @@ const QUIET_GAIN_MIN: f64 = 9.0;
 const KNOWN_GAIN: f64 = 6.0;
 /// Share of the deviation of a pair that its values' other cells may show and it still is the pair.
 const PAIR_REST_MAX: f64 = 0.4;
-/// What a wider cohort must explain beyond a narrower one in it that crossed by itself: three standard
-/// errors of what lies outside of the narrower.
-const WIDER_GAIN_MIN: f64 = 9.0;
+/// What a wider cohort must explain beyond a narrower one in it that crossed by itself: four standard errors of
+/// what lies outside of the narrower, as it is but one of many that could lie there.
+const WIDER_GAIN_MIN: f64 = 16.0;
 /// Share of the deviation of the narrower one up to which the rest of the wider does not move as it does.
 const WIDER_REST_MAX: f64 = 0.5;
 /// Squared standard errors above which a known cause is said to be this signal's as well.
