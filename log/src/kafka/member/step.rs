@@ -275,6 +275,11 @@ impl KafkaMember {
 
     /// Rolls back; `false` when the producer is of no more use.
     fn roll_back(&self, sender: &Sender, started: Instant) -> bool {
+        // An abort waits for what became of every record, and nobody else asks librdkafka for that.
+        let patience = self.shared.clients.options().request_timeout;
+        if let Err(error) = sender.settle_within(patience) {
+            tracing::debug!(%error, "records of a step that is rolled back");
+        }
         let aborted = sender.producer.abort_transaction(CALL_TIMEOUT);
         let circumstances = self.circumstances(sender, started);
         let outcome = aborted.as_ref().map_err(facts).copied();
