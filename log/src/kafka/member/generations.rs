@@ -210,7 +210,7 @@ fn commits_while_generations_pass() {
         }
         for assignment in &came {
             assert_eq!(assignment.positions[0].next, at);
-            assert_eq!(assignment.state[&b"next".to_vec()], at.to_be_bytes());
+            assert_eq!(assignment.state[&b"next"[..]], at.to_be_bytes());
         }
         let wanted: Vec<String> = (1..=at).map(|step| step.to_string()).collect();
         drop((one, two));
@@ -281,7 +281,7 @@ fn notices_that_others_have_had_it() {
         }
         let found = found.unwrap();
         assert_eq!(found.positions[0].next, 2);
-        assert_eq!(found.state[&b"next".to_vec()], b"other");
+        assert_eq!(found.state[&b"next"[..]], b"other");
         drop(one);
         assert_eq!(told(&log), ["first"]);
     }
