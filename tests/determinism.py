@@ -230,7 +230,7 @@ def main():
     parser.add_argument("--log", default="warn,delta_kernel=off,buoyant_kernel=off")
     args = parser.parse_args()
     # What the kill loop's pipeline wants to know besides.
-    args.partitions, args.session_timeout = 1, "3s"
+    args.partitions, args.session_timeout, args.group_protocol = 1, "3s", "classic"
     args.run = f"determinism{args.seed}.{os.getpid()}.{int(time.time())}"
     cells = (ALL if args.all else SHORT) + (KAFKA if args.kafka else [])
     args.kafka = args.kafka or ""

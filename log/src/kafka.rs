@@ -20,16 +20,39 @@
 //!
 //! # Assignment
 //!
-//! Members subscribe with the `range` strategy: it deals out each topic's partitions over the same
-//! ordered list of members, so topics with the same count are dealt out alike, and partition `i` of
-//! all inputs lands with one member. Cooperative-sticky does not do that: it balances each member's
-//! total and moves partitions of different topics apart.
+//! Members of a stage with one input topic use `cooperative-sticky`: a member that joins or leaves moves
+//! only the partitions that move, and the others go on with the state that they have. Partition `i` of
+//! all inputs has to land with one member; of several topics `cooperative-sticky` moves the partitions
+//! apart, since it balances each member's total, so stages with several inputs use `range`, which deals
+//! out each topic's partitions over the same ordered list of members. It takes everything away from
+//! everybody first. With [`GroupProtocol::Consumer`] (KIP-848) the broker deals out by a `range` of its
+//! own that moves only what moves.
 //!
-//! The rebalance callback only notes what happened. [`StageLog::poll`] then
-//! takes the partitions over, in an order that matters: a new or initialised producer first (it
+//! The rebalance callback only notes what happened. [`StageLog::poll`] then gives up what the group wants
+//! back, and tells the group so; only then may others have it. And it
+//! takes partitions over, in an order that matters: a new or initialised producer first (it
 //! ends what this instance left open), then the committed offsets (the broker holds them back
 //! while anybody's transaction on them is open), then the changelog up to its end as of then, and
 //! only then records.
+//!
+//! # Generations of ownership
+//!
+//! What keeps a step of a partition that was lost from being written is that the group refuses the offsets of
+//! its transaction, by the name and the generation of the member. While partitions come and go one by one,
+//! generations pass while a member keeps some of its partitions and has steps under way. So:
+//!
+//! - every change that the group tells of begins a new generation of ownership (`events`); a step is
+//!   written as of the newest one told, with the name and the generation of then. A generation that
+//!   the group has left behind, told of or not, is refused by the broker.
+//! - before the first step of a generation the offsets that all held partitions have on the broker are
+//!   held against what the member committed last, number of the step included. If anybody else has had one
+//!   in between, they differ, and everything is given up and taken over anew.
+//! - a revocation is answered by the next poll, never within a commit: until then nobody else gets the
+//!   partitions, and the step under way that still has them may be committed.
+//! - after a loss without having been asked (a session that ran out) no step is written until the
+//!   stage has heard of it.
+//! - a step that was refused because a generation had just passed, and of which nothing was lost, is tried
+//!   again as of the next generation; otherwise everything is given up and taken over anew.
 //!
 //! Each input partition has a queue of its own in librdkafka, because its end-of-partition event
 //! names the partition but not the topic, and stages must know exactly when they have caught up.
@@ -93,10 +116,23 @@ pub struct KafkaOptions {
     /// Copies of a partition that must have a record before it is acknowledged; `None`: 2 where there
     /// are three copies or more, else 1.
     pub min_insync_replicas: Option<u16>,
+    /// How members of a group find out who has what.
+    pub group_protocol: GroupProtocol,
     /// Takes every answer to a commit at its word, however late: for the test that shows what the
     /// guard against stray requests is for.
     #[doc(hidden)]
     pub without_guard: bool,
+}
+
+/// How the members of a stage's group find out who has which partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// One of the members deals them out.
+    #[default]
+    Classic,
+    /// The broker does (KIP-848, Kafka 4.0 and later). Sessions are then its settings
+    /// (`group.consumer.session.timeout.ms`), not [`KafkaOptions::session_timeout`].
+    Consumer,
 }
 
 /// Without the values of the settings, since passwords are among them.
@@ -122,6 +158,7 @@ impl KafkaOptions {
             session_timeout: SESSION_TIMEOUT,
             transaction_timeout: TRANSACTION_TIMEOUT,
             min_insync_replicas: None,
+            group_protocol: GroupProtocol::Classic,
             without_guard: false,
         }
     }

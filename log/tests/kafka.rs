@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use driftline_log::Log;
 use driftline_log::conformance::Place;
-use driftline_log::kafka::{KafkaLog, KafkaOptions};
+use driftline_log::kafka::{GroupProtocol, KafkaLog, KafkaOptions};
 
-fn place(case: &str) -> Option<Place> {
+fn place(case: &str, group_protocol: GroupProtocol) -> Option<Place> {
     let Ok(brokers) = std::env::var("DRIFTLINE_KAFKA") else {
         eprintln!("SKIPPED {case}: set DRIFTLINE_KAFKA=host:port, see tests/kafka/start");
         return None;
@@ -19,6 +19,7 @@ fn place(case: &str) -> Option<Place> {
     let run = run.path().file_name().unwrap().to_str().unwrap().to_owned();
     let mut options = KafkaOptions::new(brokers);
     options.prefix = format!("{run}.{case}.");
+    options.group_protocol = group_protocol;
     let open = move || KafkaLog::open(options.clone()).unwrap();
     Some(Place {
         open: Box::new(move || Arc::new(open()) as Arc<dyn Log>),
@@ -30,4 +31,24 @@ fn place(case: &str) -> Option<Place> {
     })
 }
 
-driftline_log::conformance_suite!(crate::place);
+/// The protocol in which one of the members deals out the partitions.
+mod classic {
+    use super::{GroupProtocol, Place};
+
+    pub(crate) fn place(case: &str) -> Option<Place> {
+        super::place(case, GroupProtocol::Classic)
+    }
+
+    driftline_log::conformance_suite!(crate::classic::place);
+}
+
+/// KIP-848, where the broker does.
+mod consumer {
+    use super::{GroupProtocol, Place};
+
+    pub(crate) fn place(case: &str) -> Option<Place> {
+        super::place(case, GroupProtocol::Consumer)
+    }
+
+    driftline_log::conformance_suite!(crate::consumer::place);
+}

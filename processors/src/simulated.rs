@@ -84,6 +84,8 @@ fn add(total: &mut Counts, counts: Counts) {
     total.strays += counts.strays;
     total.clock_steps += counts.clock_steps;
     total.fenced += counts.fenced;
+    total.renewed += counts.renewed;
+    total.moved += counts.moved;
     total.doubts += counts.doubts;
     total.steps += counts.steps;
 }

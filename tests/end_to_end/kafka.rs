@@ -3,6 +3,7 @@
 mod brokers;
 mod delayed;
 mod demo;
+mod groups;
 mod kills;
 mod security;
 mod server;

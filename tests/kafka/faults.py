@@ -274,7 +274,7 @@ def main():
     args = parser.parse_args()
     # What the kill loop's input, pipeline and senders want to know besides.
     args.frame_rows, args.resends, args.lost_replies, args.partitions = 60, 0.08, 0.03, 3
-    args.session_timeout = "3s"
+    args.session_timeout, args.group_protocol = "3s", "classic"
     args.run = f"faults{args.seed}.{os.getpid()}.{int(time.time())}"
     own = not args.kafka
     if own:

@@ -213,6 +213,7 @@ prefix = "{args.run}.{name}."
 partitions = {args.partitions}
 replication = {min(3, len(args.kafka.split(",")))}
 session_timeout = "{args.session_timeout}"
+group_protocol = "{args.group_protocol}"
 [lake]
 url = "{self.work}/lake"
 [archive]
@@ -691,6 +692,7 @@ def main():
     parser.add_argument("--resends", type=float, default=0.08)
     parser.add_argument("--lost-replies", type=float, default=0.03)
     parser.add_argument("--session-timeout", default="3s")
+    parser.add_argument("--group-protocol", default="classic", choices=["classic", "consumer"])
     parser.add_argument("--patience", type=float, default=600, help="seconds until a run must be at rest")
     parser.add_argument("--log", default="info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn")
     parser.add_argument("--keep", help="folder for input, logs and lakes; without it they are removed")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use driftline_log::kafka::{KafkaOptions, SESSION_TIMEOUT, TRANSACTION_TIMEOUT};
+use driftline_log::kafka::{GroupProtocol, KafkaOptions, SESSION_TIMEOUT, TRANSACTION_TIMEOUT};
 use driftline_schemas::units::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,11 @@ pub(crate) struct LogConfig {
     /// Copies that must have a record before it is acknowledged; without it 2 where there are three
     /// copies or more, else 1.
     pub min_insync_replicas: Option<u16>,
+    /// How the processes of a role find out who has which partitions. All of them must have the same.
+    pub group_protocol: Groups,
     /// Without a sign of life for this long a process has lost its partitions to others. Not below
-    /// the broker's `group.min.session.timeout.ms`.
+    /// the broker's `group.min.session.timeout.ms`. With `group_protocol = "consumer"` it is the
+    /// broker's `group.consumer.session.timeout.ms` instead.
     pub session_timeout: Span,
     /// The broker ends a transaction whose process is gone after this time; until then readers of
     /// what it wrote to stand still. Not above the broker's `transaction.max.timeout.ms`.
@@ -50,10 +53,22 @@ impl Default for LogConfig {
             partitions: 2,
             replication: 1,
             min_insync_replicas: None,
+            group_protocol: Groups::Classic,
             session_timeout: Span::from_us(SESSION_TIMEOUT.as_micros() as i64),
             transaction_timeout: Span::from_us(TRANSACTION_TIMEOUT.as_micros() as i64),
         }
     }
+}
+
+/// How the processes of a role find out who has which partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Groups {
+    /// One of them deals them out.
+    #[default]
+    Classic,
+    /// The broker does (KIP-848, Kafka 4.0 and later).
+    Consumer,
 }
 
 /// TLS with the brokers.
@@ -174,6 +189,10 @@ impl LogConfig {
             session_timeout: self.session_timeout.duration(),
             transaction_timeout: self.transaction_timeout.duration(),
             min_insync_replicas: self.min_insync_replicas,
+            group_protocol: match self.group_protocol {
+                Groups::Classic => GroupProtocol::Classic,
+                Groups::Consumer => GroupProtocol::Consumer,
+            },
             ..KafkaOptions::new(brokers)
         })
     }
@@ -217,6 +236,16 @@ mod tests {
         std::fs::remove_file(&secret).unwrap();
         let error = config(&text).kafka_options("b:1").unwrap_err();
         assert!(format!("{error:#}").contains("password_file"), "{error:#}");
+    }
+
+    /// The group protocol is named in lower case, classic where nothing is said, and others are refused.
+    #[test]
+    fn group_protocols_have_names() {
+        let options = |text: &str| config(text).kafka_options("b:1").unwrap();
+        assert_eq!(options("").group_protocol, GroupProtocol::Classic);
+        let consumer = options("group_protocol = \"consumer\"");
+        assert_eq!(consumer.group_protocol, GroupProtocol::Consumer);
+        assert!(toml::from_str::<LogConfig>("group_protocol = \"range\"").is_err());
     }
 
     /// Time-outs that no broker takes are refused by name.

@@ -17,9 +17,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
 use super::decide::{self, Class};
+use super::events::Events;
 use super::{
-    CALL_TIMEOUT, FETCH_WAIT, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES, PRODUCER_BYTES_MAX,
-    lock,
+    CALL_TIMEOUT, FETCH_WAIT, GroupProtocol, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES,
+    PRODUCER_BYTES_MAX, lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -37,7 +38,7 @@ const BYSTANDERS_KEPT: usize = 32;
 const WHY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settings that the guarantees rest on.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 14] = [
     "bootstrap.servers",
     "isolation.level",
     "enable.auto.commit",
@@ -48,8 +49,51 @@ const RESERVED: [&str; 11] = [
     "partition.assignment.strategy",
     "transactional.id",
     "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
     "acks",
 ];
+
+/// How a member's group deals out partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Membership {
+    /// The classic protocol, each topic's partitions in order: partition `i` of all inputs lands with one
+    /// member. Every change takes everything away from everybody and deals it out anew.
+    Range,
+    /// The classic protocol, one by one: only what moves is taken away. It balances each member's total,
+    /// so of several topics it would give partition `i` to different members.
+    CooperativeSticky,
+    /// KIP-848: the broker deals out, by its own `range`, and only what moves is taken away.
+    Consumer,
+}
+
+impl Membership {
+    pub(super) fn of(protocol: GroupProtocol, inputs: usize) -> Self {
+        match (protocol, inputs) {
+            (GroupProtocol::Consumer, _) => Self::Consumer,
+            (GroupProtocol::Classic, 0 | 1) => Self::CooperativeSticky,
+            (GroupProtocol::Classic, _) => Self::Range,
+        }
+    }
+
+    fn set(self, config: &mut ClientConfig, session_timeout: Duration) {
+        let strategy = match self {
+            Self::Range => "range",
+            Self::CooperativeSticky => "cooperative-sticky",
+            // Sessions and heartbeats are the broker's settings then.
+            Self::Consumer => {
+                config.set("group.protocol", "consumer");
+                config.set("group.remote.assignor", "range");
+                return;
+            }
+        };
+        config
+            .set("partition.assignment.strategy", strategy)
+            .set("session.timeout.ms", millis(session_timeout))
+            .set("heartbeat.interval.ms", millis(session_timeout / 4));
+    }
+}
 
 /// Passes librdkafka's log lines and errors on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -279,6 +323,26 @@ impl Clients {
         group: &str,
         context: C,
     ) -> Result<BaseConsumer<C>, LogError> {
+        let config = self.consumer_config(group);
+        BaseConsumer::from_config_and_context(&config, context)
+            .map_err(|error| failed("open a consumer", &error))
+    }
+
+    /// A consumer that joins its group.
+    pub(super) fn member(
+        &self,
+        group: &str,
+        context: Events,
+    ) -> Result<BaseConsumer<Events>, LogError> {
+        let mut config = self.consumer_config(group);
+        context
+            .membership()
+            .set(&mut config, self.options.session_timeout);
+        BaseConsumer::from_config_and_context(&config, context)
+            .map_err(|error| failed("open a consumer", &error))
+    }
+
+    fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = base(&self.options);
         config
             .set("group.id", group)
@@ -288,12 +352,6 @@ impl Clients {
             .set("enable.partition.eof", "true")
             // What a stage has not read must not be skipped in silence.
             .set("auto.offset.reset", "error")
-            .set("partition.assignment.strategy", "range")
-            .set("session.timeout.ms", millis(self.options.session_timeout))
-            .set(
-                "heartbeat.interval.ms",
-                millis(self.options.session_timeout / 4),
-            )
             .set("max.poll.interval.ms", millis(POLL_INTERVAL_MAX))
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
             .set("fetch.error.backoff.ms", "100")
@@ -303,8 +361,7 @@ impl Clients {
             )
             .set("fetch.max.bytes", (2 * KAFKA_MESSAGE_BYTES_MAX).to_string())
             .set("message.max.bytes", KAFKA_MESSAGE_BYTES_MAX.to_string());
-        BaseConsumer::from_config_and_context(&config, context)
-            .map_err(|error| failed("open a consumer", &error))
+        config
     }
 
     /// Settings of a producer, idempotent; transactional with an id.

@@ -117,6 +117,8 @@ pub(super) fn class(code: Code) -> Class {
         Code::IllegalGeneration
         | Code::UnknownMemberId
         | Code::FencedInstanceId
+        | Code::StaleMemberEpoch
+        | Code::FencedMemberEpoch
         | Code::RebalanceInProgress
         | Code::NoOffset
         | Code::AssignmentLost => Class::Group,
@@ -229,6 +231,7 @@ mod tests {
     #[test]
     fn classes() {
         assert_eq!(class(Code::IllegalGeneration), Class::Group);
+        assert_eq!(class(Code::StaleMemberEpoch), Class::Group);
         assert_eq!(class(Code::Fenced), Class::Fenced);
         assert_eq!(class(Code::MessageSizeTooLarge), Class::Refused);
         assert_eq!(class(Code::OperationTimedOut), Class::Passing);

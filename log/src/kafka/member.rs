@@ -4,34 +4,38 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::Offset;
 
-use super::client::failed;
+use super::client::{Membership, failed};
 use super::decide::Class;
-use super::events::{Event, Events};
+use super::events::Events;
 use super::offsets::{self, TopicPartition};
 use super::producer::Sender;
-use super::reader::record;
 use super::{Shared, admin, changelog, lock};
-use crate::api::{Assignment, Committed, Polled, Position, Record, StageLog, StageSpec, Step};
+use crate::api::{Assignment, Committed, Polled, Position, StageLog, StageSpec, Step};
 use crate::check;
 use crate::error::{CommitError, LogError};
 use crate::holdings::{Cursor, Holdings};
 
+mod reading;
 mod step;
 
 /// The group is served at least this often while a poll waits.
 const SERVE_EVERY: Duration = Duration::from_millis(200);
+
+/// Partitions that could not be taken over are tried again after this time, while others are held: whoever
+/// had them may have left a transaction open, which the broker ends.
+const TAKE_OVER_AGAIN: Duration = Duration::from_secs(1);
 
 /// An input partition's own queue.
 struct Input {
     queue: PartitionQueue<Events>,
     /// Read to its end, as far as librdkafka has said.
     at_end: bool,
+    /// Reading has to go on from elsewhere.
+    moved: bool,
 }
 
 pub(super) struct KafkaMember {
@@ -41,11 +45,19 @@ pub(super) struct KafkaMember {
     sender: Option<Sender>,
     shared: Arc<Shared>,
     holdings: Holdings,
+    /// Number of the step that committed what is held last, as the broker has it beside the offset.
+    numbers: BTreeMap<Cursor, u64>,
     transactional_id: String,
     /// Highest number of a step tried or found.
     number: u64,
+    /// Generation of ownership in which what is held was last seen to be nobody else's.
+    confirmed: u64,
     /// What is held is void: revoke and take over again.
     void: bool,
+    /// What is held is not yet read from where it should be.
+    unread: bool,
+    /// When partitions that could not be taken over are tried again.
+    again: Instant,
 }
 
 impl KafkaMember {
@@ -73,9 +85,13 @@ impl KafkaMember {
             sender: Some(sender),
             shared: Arc::clone(shared),
             holdings: Holdings::new(spec),
+            numbers: BTreeMap::new(),
             transactional_id,
             number: 0,
+            confirmed: 0,
             void: false,
+            unread: false,
+            again: Instant::now(),
         })
     }
 
@@ -93,20 +109,22 @@ impl KafkaMember {
             .iter()
             .flat_map(|topic| (0..partitions).map(|partition| (Arc::clone(topic), partition)))
             .collect();
-        let events = Events::default();
-        let signal = Arc::clone(&events.signal);
-        let mut consumer = clients.consumer(&clients.name(&spec.name), events)?;
-        if let Err(error) = offsets::register(clients, &consumer, &places) {
-            // Members that are running have registered the stage, and only they may commit.
-            tracing::debug!(%error, stage = %spec.name, "registration left to the group");
-        }
-        consumer.set_nonempty_callback(move || signal.notify());
         let topics: Vec<String> = spec
             .inputs
             .iter()
             .map(|topic| clients.name(topic))
             .collect();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let membership = Membership::of(clients.options().group_protocol, topics.len());
+        let events = Events::new(membership, topics);
+        let signal = Arc::clone(&events.signal);
+        let mut consumer = clients.member(&clients.name(&spec.name), events)?;
+        if let Err(error) = offsets::register(clients, &consumer, &places) {
+            // Members that are running have registered the stage, and only they may commit.
+            tracing::debug!(%error, stage = %spec.name, "registration left to the group");
+        }
+        consumer.set_nonempty_callback(move || signal.notify());
+        let topics = consumer.context().topics().iter();
+        let topics: Vec<&str> = topics.map(String::as_str).collect();
         consumer
             .subscribe(&topics)
             .map_err(|error| failed(&format!("join the group of {}", spec.name), &error))?;
@@ -117,18 +135,21 @@ impl KafkaMember {
         &self.holdings.spec
     }
 
-    /// Lets librdkafka deliver what is new about the group.
+    /// Lets librdkafka deliver all that is new about the group.
     fn serve(&self) -> Result<(), LogError> {
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
-            match event {
+        loop {
+            let before = self.consumer.context().generation();
+            match self.consumer.poll(Duration::ZERO) {
                 // Every input has its own queue before anything is fetched for it.
-                Ok(message) => {
+                Some(Ok(message)) => {
                     tracing::warn!(offset = rdkafka::Message::offset(&message), "stray record")
                 }
-                Err(error) => self.judge(&error)?,
+                Some(Err(error)) => self.judge(&error)?,
+                // A change of the group comes without a message.
+                None if self.consumer.context().generation() == before => return Ok(()),
+                None => {}
             }
         }
-        Ok(())
     }
 
     /// Most consumer errors pass by themselves and are told for information.
@@ -144,6 +165,15 @@ impl KafkaMember {
                 ),
                 false,
             )),
+            Some(Code::InconsistentGroupProtocol) => Err(LogError::storage(
+                format!(
+                    "kafka: the group of stage {} has members that deal out partitions in another way, \
+                     of an older release or with another [log] group_protocol: stop all processes that \
+                     run it, then start them",
+                    self.spec().name
+                ),
+                true,
+            )),
             Some(code) if super::decide::class(code) == Class::Refused => {
                 Err(failed(&what(), error))
             }
@@ -157,7 +187,7 @@ impl KafkaMember {
         }
     }
 
-    /// Takes partitions over: producer, offsets, state, and only then records.
+    /// Takes partitions over: producer, offsets, state. Records are read from the next poll on.
     fn take_over(&mut self, partitions: &[u32]) -> Result<Vec<Assignment>, LogError> {
         let shared = Arc::clone(&self.shared);
         let clients = &shared.clients;
@@ -165,14 +195,13 @@ impl KafkaMember {
             self.sender = Some(Sender::open(clients, Some(&self.transactional_id))?);
         }
         let spec = self.spec().clone();
-        let places: Vec<TopicPartition> = partitions
-            .iter()
-            .flat_map(|partition| {
-                spec.inputs
-                    .iter()
-                    .map(|topic| (Arc::clone(topic), *partition))
-            })
-            .collect();
+        let generation = self.consumer.context().generation();
+        let of = |partition: u32| {
+            spec.inputs
+                .iter()
+                .map(move |at| (Arc::clone(at), partition))
+        };
+        let places: Vec<TopicPartition> = partitions.iter().flat_map(|at| of(*at)).collect();
         offsets::register(clients, &self.consumer, &places)?;
         let found = offsets::committed(clients, &self.consumer, &places)?;
         let mut assigned = Vec::with_capacity(partitions.len());
@@ -182,7 +211,6 @@ impl KafkaMember {
                 let next = found.next.ok_or_else(|| {
                     LogError::storage(format!("kafka: no offset for {}", found.at.0), true)
                 })?;
-                self.number = self.number.max(found.number);
                 positions.push(Position {
                     topic: Arc::clone(&found.at.0),
                     partition,
@@ -203,125 +231,81 @@ impl KafkaMember {
                 state,
             });
         }
-        for assignment in &assigned {
-            for (input, position) in assignment.positions.iter().enumerate() {
+        if self.holdings.places.is_empty() {
+            self.confirmed = generation;
+        }
+        for (&partition, found) in partitions.iter().zip(found.chunks(spec.inputs.len())) {
+            for (input, found) in found.iter().enumerate() {
+                self.number = self.number.max(found.number);
+                self.numbers.insert((partition, input), found.number);
                 self.holdings
-                    .add((assignment.partition, input), position.next);
+                    .add((partition, input), found.next.unwrap_or(0));
             }
         }
-        if let Err(error) = self.fetch() {
-            self.holdings.remove(partitions);
-            return Err(error);
-        }
+        self.unread = true;
         Ok(assigned)
     }
 
-    /// Starts to fetch what is held, from where it stands, each input into a queue of its own.
-    fn fetch(&mut self) -> Result<(), LogError> {
-        self.inputs.clear();
-        let mut list = TopicPartitionList::with_capacity(self.holdings.places.len());
-        for (cursor, place) in &self.holdings.places {
-            let topic = self.shared.clients.name(self.holdings.topic(*cursor));
-            let partition = cursor.0 as i32;
-            let queue = self.consumer.split_partition_queue(&topic, partition);
-            let mut queue = queue.ok_or_else(|| {
-                LogError::storage(format!("kafka: no queue for {topic}/{partition}"), true)
-            })?;
-            let signal = Arc::clone(&self.consumer.context().signal);
-            queue.set_nonempty_callback(move || signal.notify());
-            self.inputs.insert(
-                *cursor,
-                Input {
-                    queue,
-                    at_end: false,
-                },
-            );
-            list.add_partition_offset(&topic, partition, Offset::Offset(place.next as i64))
-                .map_err(|error| failed("name an offset", &error))?;
-        }
-        self.consumer
-            .assign(&list)
-            .map_err(|error| failed("start to read", &error))
+    /// Whether what is held is still as it was left: nobody else has had any of it in between.
+    fn is_as_left(&self) -> Result<bool, LogError> {
+        let cursors: Vec<Cursor> = self.holdings.places.keys().copied().collect();
+        let at = |cursor: &Cursor| (Arc::clone(self.holdings.topic(*cursor)), cursor.0);
+        let asked: Vec<TopicPartition> = cursors.iter().map(at).collect();
+        let found = offsets::committed(&self.shared.clients, &self.consumer, &asked)?;
+        let same = |(cursor, found): (&Cursor, &offsets::Found)| {
+            let place = self.holdings.places.get(cursor);
+            found.next == place.map(|place| place.committed)
+                && self.numbers.get(cursor) == Some(&found.number)
+        };
+        Ok(cursors.iter().zip(&found).all(same))
     }
 
     /// The next change of the assignment, if there is one.
     fn change(&mut self) -> Result<Option<Polled>, LogError> {
+        let context = Arc::clone(self.consumer.context());
         let held = self.holdings.partitions();
-        if std::mem::take(&mut self.void) && !held.is_empty() {
-            // The group may be revoking them at the same time; then there is nothing to take over.
-            if self.consumer.context().front() != Some(Event::Revoke) {
-                self.consumer.context().again(held.clone());
+        let mut gone = context.obey(&self.consumer);
+        self.inputs
+            .retain(|(partition, _), _| !gone.contains(partition));
+        gone.retain(|partition| held.contains(partition));
+        if std::mem::take(&mut self.void) {
+            let kept: Vec<u32> = held.iter().copied().filter(|p| !gone.contains(p)).collect();
+            if !kept.is_empty() {
+                context.again(kept);
             }
-            self.give_up(&held);
-            return Ok(Some(Polled::Revoked(held)));
+            self.inputs
+                .values_mut()
+                .for_each(|input| input.moved = true);
+            gone = held;
         }
-        while let Some(event) = self.consumer.context().front() {
-            match event {
-                Event::Revoke => {
-                    self.consumer.context().pop();
-                    if !held.is_empty() {
-                        self.give_up(&held);
-                        return Ok(Some(Polled::Revoked(held)));
-                    }
-                }
-                Event::Assign(partitions) => {
-                    let assigned = self.take_over(&partitions)?;
-                    self.consumer.context().pop();
+        if !gone.is_empty() {
+            self.holdings.remove(&gone);
+            self.numbers
+                .retain(|(partition, _), _| !gone.contains(partition));
+            return Ok(Some(Polled::Revoked(gone)));
+        }
+        while let Some(partitions) = context.assigned() {
+            let holds = !self.holdings.places.is_empty();
+            if holds && Instant::now() < self.again {
+                return Ok(None);
+            }
+            match self.take_over(&partitions) {
+                Ok(assigned) => {
+                    context.taken_over();
                     if !assigned.is_empty() {
                         return Ok(Some(Polled::Assigned(assigned)));
                     }
                 }
+                // What is held goes on meanwhile.
+                Err(error) if holds && error.is_retryable() => {
+                    tracing::warn!(%error, ?partitions, "partitions are taken over later");
+                    self.again = Instant::now() + TAKE_OVER_AGAIN;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
-    }
-
-    fn give_up(&mut self, partitions: &[u32]) {
-        self.inputs.clear();
-        self.holdings.remove(partitions);
-    }
-
-    /// Takes what is ready, in turn, up to the limits.
-    fn records(&mut self) -> Result<Vec<Record>, LogError> {
-        let limits = self.spec().limits;
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        for (at, cursor) in self.holdings.in_turn().into_iter().enumerate() {
-            let partition = cursor.0;
-            loop {
-                let topic = Arc::clone(self.holdings.topic(cursor));
-                let Some(input) = self.inputs.get_mut(&cursor) else {
-                    break;
-                };
-                let next = match input.queue.poll(Duration::ZERO) {
-                    None => break,
-                    Some(Ok(message)) => Ok(record(&topic, &message)),
-                    Some(Err(error)) => Err(error),
-                };
-                match next {
-                    Ok(record) if self.holdings.is_before(cursor, record.offset) => {
-                        tracing::warn!(
-                            %topic, partition, offset = record.offset,
-                            "a record from before the place that reading started at is left out"
-                        );
-                    }
-                    Ok(record) => {
-                        input.at_end = false;
-                        bytes += record.size();
-                        self.holdings.advance(cursor, record.offset + 1);
-                        records.push(record);
-                    }
-                    Err(KafkaError::PartitionEOF(_)) => input.at_end = true,
-                    // What was taken so far is handed out first; the error comes again or passes.
-                    Err(error) if records.is_empty() => self.judge(&error)?,
-                    Err(error) => tracing::debug!(%error, "kafka member"),
-                }
-                if records.len() >= limits.max_records.max(1) || bytes >= limits.max_bytes {
-                    self.holdings.took(at + 1);
-                    return Ok(records);
-                }
-            }
-        }
-        Ok(records)
     }
 
     fn check(&self, step: &Step) -> Result<(), LogError> {
@@ -355,13 +339,15 @@ impl StageLog for KafkaMember {
             if let Some(change) = self.change()? {
                 return Ok(change);
             }
+            self.fetch()?;
             let records = self.records()?;
             if !records.is_empty() {
                 return Ok(Polled::Records(records));
             }
             let now = Instant::now();
             if now >= deadline {
-                let caught_up = self.inputs.values().all(|input| input.at_end);
+                let caught_up = self.inputs.values().all(|input| input.at_end)
+                    && self.consumer.context().assigned().is_none();
                 return Ok(Polled::Idle { caught_up });
             }
             signal.wait(seen, deadline.min(now + SERVE_EVERY));
@@ -379,16 +365,26 @@ impl StageLog for KafkaMember {
 
     fn seek(&mut self, positions: &[Position]) -> Result<(), LogError> {
         self.holdings.seek(positions)?;
-        self.fetch()
+        for position in positions {
+            let cursor = self.holdings.cursor(position)?;
+            if let Some(input) = self.inputs.get_mut(&cursor) {
+                input.moved = true;
+            }
+        }
+        self.unread = true;
+        Ok(())
     }
 }
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
         self.inputs.clear();
+        self.consumer.context().close(&self.consumer);
         lock(&self.shared.open).remove(&self.transactional_id);
     }
 }
 
+#[cfg(test)]
+mod generations;
 #[cfg(test)]
 mod tests;

@@ -145,7 +145,12 @@ impl Sender {
 
     /// Waits until every record is delivered or has failed.
     pub(super) fn settle(&self) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        self.settle_within(CALL_TIMEOUT)
+    }
+
+    /// The same, with so much patience.
+    pub(super) fn settle_within(&self, patience: Duration) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + patience;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() >= deadline {
                 return Err(KafkaError::Flush(Code::OperationTimedOut));

@@ -18,8 +18,9 @@
 //!
 //! # What is modelled, and what is not
 //!
-//! The broker (`broker`) knows transactions, last stable offsets, groups of the classic protocol and the
-//! fencing of both; it never fails itself. A member (`member`) does what the one on Kafka does, call by
+//! The broker (`broker`, `group`) knows transactions, last stable offsets, groups of the classic protocol and
+//! the fencing of both; it never fails itself. Groups deal out partitions one by one, and in a quarter of the
+//! seeds everything at once; what librdkafka does of it in the background is `session`. A member (`member`) does what the one on Kafka does, call by
 //! call, with librdkafka's own repeating of requests; so what is found here is found in the logic, not in
 //! the code that calls librdkafka, which the tests on a real broker cover.
 //!
@@ -39,14 +40,18 @@ use crate::runner::turn::{Turn, Turns};
 use crate::runner::{Runner, Stage, StageError};
 
 mod broker;
+mod group;
 mod log;
 mod member;
 mod network;
 mod random;
+mod session;
+mod step;
 
-use broker::{Broker, Heard, Metadata, Request};
+use broker::{Broker, Request};
 pub use log::SimulatedLog;
 pub use random::Random;
+use session::Session;
 
 /// Where the simulated clock begins: 2026-01-05 00:00 UTC.
 pub const BEGIN_US: i64 = 1_767_571_200_000_000;
@@ -57,6 +62,8 @@ const TURNS_MAX: u64 = 20_000;
 const REST_MS: u64 = 8_000;
 /// Times that the clock is stepped back in one run.
 const CLOCK_STEPS_MAX: u64 = 2;
+/// One seed in so many deals out everything anew at every change, as stages with several inputs do.
+const EAGER_SEEDS: u64 = 4;
 /// A process that ended starts again after this at most.
 const RESTART_MS: u64 = 5_000;
 
@@ -72,6 +79,9 @@ pub enum Bug {
     ZombieWrite,
     /// An answer to a commit is taken at its word, however late.
     StrayEnd,
+    /// A step that was refused because its member was put out of the group, and of whose partitions others have
+    /// become the owners, is written all the same, as of the generation in which the member is back.
+    LostWrite,
     /// Only the end of a transaction is held against the clock: what was left behind before it is not
     /// thought of.
     LateGuard,
@@ -103,28 +113,6 @@ const CALM: Chaos = Chaos {
     clock: 0,
 };
 
-/// What a member's background thread knows about its group.
-#[derive(Debug, Default)]
-struct Session {
-    known: Metadata,
-    events: VecDeque<Event>,
-    /// The group asks for the partitions back.
-    revoke: bool,
-    /// Stands still: no heartbeats.
-    stopped: bool,
-    /// Was killed: says no good-bye.
-    crashed: bool,
-    joined: bool,
-    topics: Vec<Arc<str>>,
-}
-
-/// A change of a member's assignment, noted for its next poll.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Event {
-    Assign(Vec<u32>, Metadata),
-    Revoke,
-}
-
 /// Stage and instance.
 type Name = (Arc<str>, Arc<str>);
 
@@ -136,6 +124,8 @@ struct World {
     back_us: i64,
     chaos: Chaos,
     bug: Option<Bug>,
+    /// Groups deal out everything anew at every change, not one by one.
+    eager: bool,
     broker: Broker,
     sessions: BTreeMap<Name, Session>,
     /// Requests that were given up and still come, by when.
@@ -164,6 +154,10 @@ pub struct Counts {
     pub clock_steps: u64,
     /// Steps that were refused because their partitions were others'.
     pub fenced: u64,
+    /// Steps that were refused because a generation had passed, and written in the next.
+    pub renewed: u64,
+    /// Partitions that were given up one by one, while others were kept.
+    pub moved: u64,
     /// Commits in doubt.
     pub doubts: u64,
     /// Steps that were committed.
@@ -199,22 +193,7 @@ impl World {
             self.tell(|| format!("stray {request:?}: {answer:?}"));
         }
         for ((stage, _), session) in &mut self.sessions {
-            if session.stopped || session.crashed || !session.joined {
-                continue;
-            }
-            match self.broker.heartbeat(stage, session.known) {
-                Heard::Fine => {}
-                Heard::Rebalance => session.revoke = true,
-                Heard::Unknown => {
-                    session.known = Metadata::default();
-                    session.revoke = true;
-                }
-                Heard::Assigned(generation, partitions) => {
-                    session.known.generation = generation;
-                    let event = Event::Assign(partitions, session.known);
-                    session.events.push_back(event);
-                }
-            }
+            session.beat(&mut self.broker, stage);
         }
         self.broker.tick(now_ms);
     }
@@ -377,6 +356,7 @@ impl Simulation {
             back_us: 0,
             chaos: CHAOS,
             bug,
+            eager: seed % EAGER_SEEDS == EAGER_SEEDS - 1,
             broker: Broker::default(),
             sessions: BTreeMap::new(),
             strays: Vec::new(),

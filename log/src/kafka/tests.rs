@@ -7,11 +7,16 @@ use super::*;
 use crate::api::{Polled, StateDelta, Step};
 
 pub(super) fn broker(case: &str) -> Option<KafkaLog> {
+    broker_of(case, GroupProtocol::Classic)
+}
+
+pub(super) fn broker_of(case: &str, group_protocol: GroupProtocol) -> Option<KafkaLog> {
     let Ok(brokers) = std::env::var("DRIFTLINE_KAFKA") else {
         eprintln!("SKIPPED {case}: set DRIFTLINE_KAFKA=host:port, see tests/kafka/start");
         return None;
     };
     let mut options = KafkaOptions::new(brokers);
+    options.group_protocol = group_protocol;
     let run = tempfile::Builder::new().prefix("run").tempdir().unwrap();
     options.prefix = format!(
         "{}.{case}.",

@@ -254,6 +254,8 @@ fn ten_thousand_seeds_count_once() {
             counts.stalls,
             counts.strays,
             counts.fenced,
+            counts.renewed,
+            counts.moved,
             counts.doubts,
         ];
         assert!(happened.iter().all(|count| *count > 0), "{counts:?}");
@@ -279,6 +281,7 @@ fn planted_bugs_are_found() {
         Bug::DroppedOffset,
         Bug::DoubledDelta,
         Bug::ZombieWrite,
+        Bug::LostWrite,
         Bug::StrayEnd,
         Bug::LateGuard,
     ] {

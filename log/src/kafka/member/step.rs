@@ -6,37 +6,125 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer;
 
-use super::KafkaMember;
+use super::{KafkaMember, SERVE_EVERY};
 use crate::api::{Committed, Step};
 use crate::error::{CommitError, LogError};
 use crate::failpoint;
 use crate::holdings::Cursor;
 use crate::kafka::CALL_TIMEOUT;
-use crate::kafka::client::failed;
+use crate::kafka::client::{Membership, failed};
 use crate::kafka::decide::{Circumstances, Class, Decision, Phase, decide, facts};
+use crate::kafka::events::Ownership;
 use crate::kafka::offsets::{self, TopicPartition};
 use crate::kafka::producer::{Outgoing, Sender};
+
+/// How long a step that the group has refused waits for the next generation before everything is taken over
+/// anew: the members have to be dealt with once more, which takes as long as the slowest needs to answer.
+const NEXT_GENERATION: Duration = Duration::from_secs(10);
+
+/// With KIP-848 a new epoch comes without a word: a step that was refused asks for it after this time.
+const NEXT_EPOCH: Duration = Duration::from_millis(100);
+
+/// What became of one transaction of a step.
+enum Outcome {
+    Done(Committed),
+    /// The group did not take it, it is rolled back, and the producer is as good as before.
+    Refused(Option<KafkaError>),
+    Failed(Option<KafkaError>),
+}
 
 impl KafkaMember {
     pub(super) fn step(&mut self, step: Step) -> Result<Committed, CommitError> {
         self.check(&step).map_err(CommitError::Fatal)?;
-        let offsets = self.offsets(&step);
-        let (false, false, Some(sender)) = (self.void, offsets.is_empty(), self.sender.take())
-        else {
-            return Err(CommitError::Fenced(format!(
-                "stage {} has given its partitions up: poll for the next assignment",
-                self.spec().name
-            )));
+        let deadline = Instant::now() + NEXT_GENERATION;
+        let mut refused = None;
+        loop {
+            let written = self
+                .ownership(refused, deadline)
+                .and_then(|ownership| Ok((self.attempt(&step, &ownership)?, ownership)));
+            let error = match written {
+                Ok((Outcome::Done(committed), _)) => {
+                    self.holdings.committed(&step.offsets);
+                    return Ok(committed);
+                }
+                // Nothing is lost as far as is known, so it stays right: once more, as who this is now.
+                Ok((Outcome::Refused(error), ownership)) if Instant::now() < deadline => {
+                    tracing::debug!(?error, stage = %self.spec().name, "a generation has passed");
+                    refused = Some(ownership.generation);
+                    continue;
+                }
+                Ok((Outcome::Refused(error) | Outcome::Failed(error), _)) => self.refusal(error),
+                Err(error) => error,
+            };
+            self.void = true;
+            return Err(error);
+        }
+    }
+
+    /// Who this step is written as. The group is heard first: what it wants back is still this member's
+    /// until the next poll, but of what was lost nothing is written any more.
+    fn ownership(
+        &mut self,
+        refused: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Ownership, CommitError> {
+        let context = Arc::clone(self.consumer.context());
+        let silent = context.membership() == Membership::Consumer;
+        if refused.is_some() && silent {
+            context
+                .signal
+                .wait(context.signal.version(), Instant::now() + NEXT_EPOCH);
+        }
+        loop {
+            let seen = context.signal.version();
+            self.serve().map_err(aborted)?;
+            let fenced = |why: &str| {
+                let name = &self.spec().name;
+                CommitError::Fenced(format!("stage {name} {why}: poll for the next assignment"))
+            };
+            if self.void || self.holdings.places.is_empty() || self.sender.is_none() {
+                return Err(fenced("has given its partitions up"));
+            }
+            if context.is_lost() {
+                return Err(fenced("was put out of its group"));
+            }
+            let ownership = context.ownership(&self.consumer);
+            if let Some(ownership) =
+                ownership.filter(|found| silent || refused.is_none_or(|at| found.generation > at))
+            {
+                if self.confirmed != ownership.generation || refused.is_some() {
+                    if !self.is_as_left().map_err(aborted)? {
+                        return Err(fenced("had partitions that others have had since"));
+                    }
+                    self.confirmed = ownership.generation;
+                }
+                return Ok(ownership);
+            }
+            let now = Instant::now();
+            if now >= deadline || context.is_asked_back() {
+                return Err(fenced(
+                    "has not heard of the group's next generation in time",
+                ));
+            }
+            context.signal.wait(seen, deadline.min(now + SERVE_EVERY));
+        }
+    }
+
+    /// One transaction of a step.
+    fn attempt(&mut self, step: &Step, ownership: &Ownership) -> Result<Outcome, CommitError> {
+        let offsets = self.offsets(step);
+        let Some(sender) = self.sender.take() else {
+            return Err(CommitError::Fenced("the producer is gone".into()));
         };
         self.number += 1;
         let number = self.number;
         let list = offsets::list(&self.shared.clients, &offsets, number);
         let list = list.map_err(CommitError::Fatal)?;
         let started = Instant::now();
-        let (decision, error) = self.transact(&sender, &step, &list, started);
+        let (decision, error) = self.transact(&sender, step, &list, ownership, started);
         let done = match decision {
             Decision::GoOn => {
                 self.sender = Some(sender);
@@ -45,6 +133,10 @@ impl KafkaMember {
             Decision::Abort => {
                 if self.roll_back(&sender, started) {
                     self.sender = Some(sender);
+                    let by_group = |error: &KafkaError| facts(error).class == Class::Group;
+                    if error.as_ref().is_some_and(by_group) {
+                        return Ok(Outcome::Refused(error));
+                    }
                 }
                 false
             }
@@ -60,12 +152,16 @@ impl KafkaMember {
                 })
             }
         };
-        if done {
-            self.holdings.committed(&step.offsets);
-            return Ok(Committed { number });
+        if !done {
+            return Ok(Outcome::Failed(error));
         }
-        self.void = true;
-        Err(self.refusal(error))
+        for ((topic, partition), _) in &offsets {
+            let input = self.spec().inputs.iter().position(|name| name == topic);
+            if let Some(input) = input {
+                self.numbers.insert((*partition, input), number);
+            }
+        }
+        Ok(Outcome::Done(Committed { number }))
     }
 
     /// The offsets that a step commits. They carry its number, by which a doubtful commit is told
@@ -102,6 +198,7 @@ impl KafkaMember {
         sender: &Sender,
         step: &Step,
         offsets: &TopicPartitionList,
+        ownership: &Ownership,
     ) -> Result<(), KafkaError> {
         let clients = &self.shared.clients;
         sender.reset(0);
@@ -127,11 +224,9 @@ impl KafkaMember {
             };
             sender.send(outgoing, 0)?;
         }
-        let group = self.consumer.context().ownership();
-        let group = group.ok_or(KafkaError::Global(Code::UnknownGroup))?;
         sender
             .producer
-            .send_offsets_to_transaction(offsets, &group, CALL_TIMEOUT)?;
+            .send_offsets_to_transaction(offsets, &ownership.metadata, CALL_TIMEOUT)?;
         failpoint::hit("kafka.step.sent");
         sender.settle()
     }
@@ -142,6 +237,7 @@ impl KafkaMember {
         sender: &Sender,
         step: &Step,
         offsets: &TopicPartitionList,
+        ownership: &Ownership,
         started: Instant,
     ) -> (Decision, Option<KafkaError>) {
         // Time and disturbances count from the transaction's first request on: a copy of its offsets that
@@ -153,7 +249,7 @@ impl KafkaMember {
                 self.circumstances(sender, started),
             )
         };
-        let filled = self.fill(sender, step, offsets);
+        let filled = self.fill(sender, step, offsets, ownership);
         let decision = judge(Phase::Before, &filled);
         if decision != Decision::GoOn {
             return (decision, filled.err());
@@ -179,6 +275,11 @@ impl KafkaMember {
 
     /// Rolls back; `false` when the producer is of no more use.
     fn roll_back(&self, sender: &Sender, started: Instant) -> bool {
+        // An abort waits for what became of every record, and nobody else asks librdkafka for that.
+        let patience = self.shared.clients.options().request_timeout;
+        if let Err(error) = sender.settle_within(patience) {
+            tracing::debug!(%error, "records of a step that is rolled back");
+        }
         let aborted = sender.producer.abort_transaction(CALL_TIMEOUT);
         let circumstances = self.circumstances(sender, started);
         let outcome = aborted.as_ref().map_err(facts).copied();
@@ -223,5 +324,13 @@ impl KafkaMember {
             Class::Refused => CommitError::Fatal(failed(&what, &error)),
             Class::Passing => CommitError::Aborted(failed(&what, &error)),
         }
+    }
+}
+
+/// What a failure before the transaction is to the caller.
+fn aborted(error: LogError) -> CommitError {
+    match error.is_retryable() {
+        true => CommitError::Aborted(error),
+        false => CommitError::Fatal(error),
     }
 }

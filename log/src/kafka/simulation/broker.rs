@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::group::Group;
 use super::random::Random;
 use crate::api::{Output, Record, TopicSpec};
 use crate::error::LogError;
@@ -17,8 +18,6 @@ pub(super) type At = (Arc<str>, u32);
 
 /// After this time a transaction whose producer is gone is aborted.
 pub(super) const TRANSACTION_TIMEOUT_MS: u64 = 15_000;
-/// Without a heartbeat for this long a member is out of its group.
-pub(super) const SESSION_TIMEOUT_MS: u64 = 6_000;
 /// Marks of an ended transaction are written this much later at most.
 const MARKS_LATER_MS: u64 = 300;
 
@@ -29,8 +28,8 @@ pub(super) struct Producer {
     pub(super) epoch: u64,
 }
 
-/// Who commits offsets, as the group knows it. Without a member nobody is asked for a generation: the
-/// broker takes it for a consumer without a group.
+/// Who commits offsets, as the group knows it. Without a member and without a generation nobody is asked
+/// for either: the broker takes it for a consumer without a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Metadata {
     pub(super) member: Option<u64>,
@@ -97,23 +96,6 @@ impl Partition {
 }
 
 #[derive(Debug, Default)]
-struct Group {
-    generation: u64,
-    members: BTreeMap<u64, Seat>,
-    /// Members are asked to join again.
-    preparing: bool,
-    offsets: BTreeMap<At, (u64, u64)>,
-}
-
-#[derive(Debug)]
-struct Seat {
-    heard_ms: u64,
-    joined: bool,
-    topics: Vec<Arc<str>>,
-    assigned: Vec<u32>,
-}
-
-#[derive(Debug, Default)]
 enum State {
     #[default]
     Empty,
@@ -137,26 +119,14 @@ struct Transaction {
     marks_ms: u64,
 }
 
-/// What a member hears when it says that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
-    Fine,
-    /// Join again.
-    Rebalance,
-    /// Not a member any more.
-    Unknown,
-    /// Has these partitions in this generation.
-    Assigned(u64, Vec<u32>),
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Broker {
     pub(super) specs: BTreeMap<Arc<str>, Arc<TopicSpec>>,
     partitions: BTreeMap<At, Partition>,
-    groups: BTreeMap<Arc<str>, Group>,
+    pub(super) groups: BTreeMap<Arc<str>, Group>,
     transactions: BTreeMap<Arc<str>, Transaction>,
-    members: u64,
-    now_ms: u64,
+    pub(super) members: u64,
+    pub(super) now_ms: u64,
 }
 
 impl Broker {
@@ -246,14 +216,7 @@ impl Broker {
     /// Lets time pass: sessions and transactions run out, marks are written.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        for group in self.groups.values_mut() {
-            let before = group.members.len();
-            let heard = |seat: &mut Seat| seat.heard_ms + SESSION_TIMEOUT_MS > now_ms;
-            group.members.retain(|_, seat| heard(seat));
-            group.preparing |= group.members.len() < before;
-        }
-        let names: Vec<Arc<str>> = self.groups.keys().cloned().collect();
-        names.iter().for_each(|name| self.complete(name));
+        self.end_sessions();
         let ids: Vec<Arc<str>> = self.transactions.keys().cloned().collect();
         for id in ids {
             let Some(transaction) = self.transactions.get_mut(&id) else {
@@ -390,106 +353,6 @@ impl Broker {
         let transaction = self.transactions.get_mut(&producer.id);
         let mine = transaction.filter(|transaction| transaction.epoch == producer.epoch);
         mine.ok_or(Code::ProducerFenced)
-    }
-
-    /// Whether a group lets somebody commit.
-    fn admit(&self, group: &str, metadata: Metadata) -> Result<(), Code> {
-        let Some(member) = metadata.member else {
-            return Ok(());
-        };
-        let Some(group) = self.groups.get(group) else {
-            return Err(Code::UnknownMemberId);
-        };
-        if !group.members.contains_key(&member) {
-            return Err(Code::UnknownMemberId);
-        }
-        if group.generation != metadata.generation {
-            return Err(Code::IllegalGeneration);
-        }
-        Ok(())
-    }
-
-    /// Joins a group, or joins it again.
-    pub(super) fn join(
-        &mut self,
-        group: &Arc<str>,
-        member: Option<u64>,
-        topics: &[Arc<str>],
-    ) -> u64 {
-        let heard_ms = self.now_ms;
-        let entry = self.groups.entry(Arc::clone(group)).or_default();
-        let member = member.filter(|member| entry.members.contains_key(member));
-        let member = member.unwrap_or_else(|| {
-            self.members += 1;
-            self.members
-        });
-        let seat = Seat {
-            heard_ms,
-            joined: true,
-            topics: topics.to_vec(),
-            assigned: Vec::new(),
-        };
-        entry.members.insert(member, seat);
-        entry.preparing = true;
-        self.complete(group);
-        member
-    }
-
-    pub(super) fn leave(&mut self, group: &Arc<str>, member: u64) {
-        if let Some(entry) = self.groups.get_mut(group)
-            && entry.members.remove(&member).is_some()
-        {
-            entry.preparing = true;
-        }
-        self.complete(group);
-    }
-
-    /// Deals out the partitions when every member has joined again.
-    fn complete(&mut self, name: &Arc<str>) {
-        let Some(group) = self.groups.get_mut(name) else {
-            return;
-        };
-        if !group.preparing || !group.members.values().all(|seat| seat.joined) {
-            return;
-        }
-        group.preparing = false;
-        group.generation += 1;
-        let count = group.members.len() as u32;
-        for (place, seat) in (0..count).zip(group.members.values_mut()) {
-            seat.joined = false;
-            let first = seat.topics.first().and_then(|topic| self.specs.get(topic));
-            let partitions = first.map_or(0, |spec| spec.partitions);
-            // As `range` does: neighbours together, the first members get one more.
-            let (each, more) = (partitions / count, partitions % count);
-            let from = place * each + place.min(more);
-            seat.assigned = (from..from + each + u32::from(place < more)).collect();
-        }
-    }
-
-    /// A member says that it is there, and which generation it knows.
-    pub(super) fn heartbeat(&mut self, group: &str, known: Metadata) -> Heard {
-        let now_ms = self.now_ms;
-        let group = self.groups.get_mut(group);
-        let member = known.member.unwrap_or(0);
-        let Some((group, generation)) = group.map(|group| {
-            let generation = group.generation;
-            (group, generation)
-        }) else {
-            return Heard::Unknown;
-        };
-        let preparing = group.preparing;
-        let Some(seat) = group.members.get_mut(&member) else {
-            return Heard::Unknown;
-        };
-        seat.heard_ms = now_ms;
-        match (preparing, seat.joined) {
-            (true, true) => Heard::Fine,
-            (true, false) => Heard::Rebalance,
-            _ if known.generation != generation => {
-                Heard::Assigned(generation, seat.assigned.clone())
-            }
-            _ => Heard::Fine,
-        }
     }
 }
 

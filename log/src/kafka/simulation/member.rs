@@ -1,41 +1,57 @@
 //! One member of a group in a simulation: what the one on Kafka does, call by call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::RDKafkaErrorCode as Code;
-
-use super::broker::{At, Broker, Metadata, Moved, Producer, Request};
-use super::network::{Called, Ended, REQUEST_TIMEOUT_MS};
-use super::{Bug, Event, Name, Session, Shared};
+use super::broker::{Broker, Metadata, Producer, Request};
+use super::network::{Called, Ended};
+use super::session::Told;
+use super::{Bug, Name, Session, Shared};
 use crate::api::{
-    Assignment, Committed, Output, Polled, Position, Record, StageLog, StageSpec, Step, TopicSpec,
+    Assignment, Committed, Polled, Position, Record, StageLog, StageSpec, Step, TopicSpec,
 };
 use crate::check;
 use crate::error::{CommitError, LogError};
 use crate::holdings::{Cursor, Holdings};
 use crate::kafka::client::CHANGELOG_SUFFIX;
-use crate::kafka::decide::{Circumstances, Class, Decision, Facts, Phase, class, decide};
 
 /// Most records of one poll, so that the seed cuts the log into steps.
 const POLL_RECORDS_MAX: u64 = 12;
 
-pub(super) struct SimulatedMember {
-    shared: Arc<Shared>,
-    name: Name,
-    holdings: Holdings,
-    producer: Option<Producer>,
-    /// As the group knew it when the partitions held were assigned.
-    metadata: Metadata,
-    batch: u64,
-    number: u64,
-    void: bool,
-    /// What a planted bug keeps of an aborted step.
-    kept: Step,
+/// A change of a member's assignment, noted for its next poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Event {
+    Assign(Vec<u32>),
+    Revoke { partitions: Vec<u32>, lost: bool },
 }
 
-fn changelog(stage: &str) -> Arc<str> {
+/// Who a member was in its group when it last heard of a change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ownership {
+    pub(super) generation: u64,
+    pub(super) metadata: Metadata,
+}
+
+pub(super) struct SimulatedMember {
+    pub(super) shared: Arc<Shared>,
+    pub(super) name: Name,
+    pub(super) holdings: Holdings,
+    pub(super) numbers: BTreeMap<Cursor, u64>,
+    pub(super) producer: Option<Producer>,
+    events: VecDeque<Event>,
+    /// Changes heard of.
+    generation: u64,
+    pub(super) ownership: Option<Ownership>,
+    pub(super) confirmed: u64,
+    pub(super) batch: u64,
+    pub(super) number: u64,
+    pub(super) void: bool,
+    /// What a planted bug keeps of an aborted step.
+    pub(super) kept: Step,
+}
+
+pub(super) fn changelog(stage: &str) -> Arc<str> {
     Arc::from(format!("{stage}{CHANGELOG_SUFFIX}"))
 }
 
@@ -56,7 +72,7 @@ pub(super) fn restored(
     state
 }
 
-fn passing(what: &str) -> LogError {
+pub(super) fn passing(what: &str) -> LogError {
     LogError::storage(format!("simulated kafka: could not {what}"), true)
 }
 
@@ -71,39 +87,32 @@ impl SimulatedMember {
             shared.world().broker.ensure(&topic);
         }
         let topics = spec.inputs.clone();
-        *shared.world().session(&name) = Session {
-            topics,
-            ..Session::default()
-        };
+        let eager = shared.world().eager;
+        *shared.world().session(&name) = Session::new(topics, eager);
         let mut member = Self {
             shared: Arc::clone(shared),
             name,
             holdings: Holdings::new(spec),
+            numbers: BTreeMap::new(),
             producer: None,
-            metadata: Metadata::default(),
+            events: VecDeque::new(),
+            generation: 0,
+            ownership: None,
+            confirmed: 0,
             batch: 0,
             number: 0,
             void: false,
             kept: Step::default(),
         };
         member.open_producer()?;
-        member.join_group();
+        let world = &mut *shared.world();
+        let session = world.sessions.entry(member.name.clone()).or_default();
+        session.join(&mut world.broker, &member.name.0);
         Ok(member)
     }
 
-    /// As the group asks for it: joins, or joins again.
-    fn join_group(&self) {
-        let mut world = self.shared.world();
-        let session = world.session(&self.name);
-        let (member, topics) = (session.known.member, session.topics.clone());
-        let member = world.broker.join(&self.name.0, member, &topics);
-        let session = world.session(&self.name);
-        session.known.member = Some(member);
-        session.joined = true;
-    }
-
     /// An end of the process comes as an error that nothing is made of.
-    fn open_producer(&mut self) -> Result<(), Refused> {
+    pub(super) fn open_producer(&mut self) -> Result<(), Refused> {
         let id: Arc<str> = Arc::from(format!("{}.{}", self.name.0, self.name.1));
         let called = self.call(Request::Init(Arc::clone(&id)))?;
         let epoch = called
@@ -113,71 +122,120 @@ impl SimulatedMember {
         Ok(())
     }
 
-    fn call(&self, request: Request) -> Result<Called, Ended> {
+    pub(super) fn call(&self, request: Request) -> Result<Called, Ended> {
         self.shared.call(&self.name, &request)
     }
 
-    fn bug(&self, bug: Bug) -> bool {
+    pub(super) fn bug(&self, bug: Bug) -> bool {
         self.shared.world().bug == Some(bug)
     }
 
-    /// What the background thread has heard; a revocation is obeyed at once.
-    fn serve(&self) {
-        let mut world = self.shared.world();
-        let session = world.session(&self.name);
-        if !std::mem::take(&mut session.revoke) {
-            return;
+    /// Hears what the background thread tells.
+    pub(super) fn serve(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let world = &mut *shared.world();
+        let session = world.sessions.entry(self.name.clone()).or_default();
+        while let Some(told) = session.told.pop_front() {
+            self.generation += 1;
+            let now = Ownership {
+                generation: self.generation,
+                metadata: session.known,
+            };
+            match told {
+                Told::Assign(partitions) => {
+                    self.ownership = Some(now);
+                    session.answer(&mut world.broker, &self.name.0);
+                    if !partitions.is_empty() {
+                        let partitions = partitions.into_iter().collect();
+                        self.events.push_back(Event::Assign(partitions));
+                    }
+                }
+                Told::Revoke { partitions, lost } => {
+                    if lost {
+                        self.ownership = None;
+                    } else if !session.eager {
+                        self.ownership = Some(now);
+                    }
+                    for event in &mut self.events {
+                        if let Event::Assign(waiting) = event {
+                            waiting.retain(|partition| !partitions.contains(partition));
+                        }
+                    }
+                    self.events.retain(
+                        |event| !matches!(event, Event::Assign(waiting) if waiting.is_empty()),
+                    );
+                    let partitions = partitions.into_iter().collect();
+                    self.events.push_back(Event::Revoke { partitions, lost });
+                }
+            }
         }
-        session.events.clear();
-        session.events.push_back(Event::Revoke);
-        drop(world);
-        self.join_group();
     }
 
-    fn front(&self) -> Option<Event> {
-        self.shared
-            .world()
-            .session(&self.name)
-            .events
-            .front()
-            .cloned()
+    pub(super) fn is_lost(&self) -> bool {
+        let lost = |event: &Event| matches!(event, Event::Revoke { lost: true, .. });
+        self.events.iter().any(lost)
     }
 
-    fn pop(&self) {
-        self.shared.world().session(&self.name).events.pop_front();
+    pub(super) fn is_asked_back(&self) -> bool {
+        let revoke = |event: &Event| matches!(event, Event::Revoke { .. });
+        self.events.iter().any(revoke)
+    }
+
+    /// Gives up what the group wants back, and tells it so; which partitions.
+    pub(super) fn obey(&mut self) -> BTreeSet<u32> {
+        let shared = Arc::clone(&self.shared);
+        let world = &mut *shared.world();
+        let session = world.sessions.entry(self.name.clone()).or_default();
+        let mut gone = BTreeSet::new();
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Revoke { partitions, .. } => {
+                    session.answer(&mut world.broker, &self.name.0);
+                    gone.extend(partitions);
+                }
+                assign @ Event::Assign(_) => self.events.push_back(assign),
+            }
+        }
+        gone
     }
 
     fn change(&mut self) -> Result<Option<Polled>, LogError> {
         let held = self.holdings.partitions();
-        if std::mem::take(&mut self.void) && !held.is_empty() {
-            if self.front() != Some(Event::Revoke) {
-                let again = Event::Assign(held.clone(), self.metadata);
-                self.shared
-                    .world()
-                    .session(&self.name)
-                    .events
-                    .push_front(again);
-            }
-            self.holdings.remove(&held);
-            return Ok(Some(Polled::Revoked(held)));
+        let answered = self.obey();
+        let mut gone: Vec<u32> = held
+            .iter()
+            .copied()
+            .filter(|p| answered.contains(p))
+            .collect();
+        if !gone.is_empty() && gone.len() < held.len() {
+            self.shared.world().counts.moved += gone.len() as u64;
         }
-        while let Some(event) = self.front() {
-            match event {
-                Event::Revoke => {
-                    self.pop();
-                    if !held.is_empty() {
-                        self.holdings.remove(&held);
-                        return Ok(Some(Polled::Revoked(held)));
-                    }
-                }
-                Event::Assign(partitions, metadata) => {
-                    let assigned = self.take_over(&partitions)?;
-                    self.metadata = metadata;
-                    self.pop();
+        if std::mem::take(&mut self.void) {
+            let kept: Vec<u32> = held.iter().copied().filter(|p| !gone.contains(p)).collect();
+            if !kept.is_empty() {
+                self.events.push_front(Event::Assign(kept));
+            }
+            gone = held;
+        }
+        if !gone.is_empty() {
+            self.holdings.remove(&gone);
+            self.numbers
+                .retain(|(partition, _), _| !gone.contains(partition));
+            return Ok(Some(Polled::Revoked(gone)));
+        }
+        while let Some(Event::Assign(partitions)) = self.events.front().cloned() {
+            match self.take_over(&partitions) {
+                Ok(assigned) => {
+                    self.events.pop_front();
                     if !assigned.is_empty() {
                         return Ok(Some(Polled::Assigned(assigned)));
                     }
                 }
+                // What is held goes on meanwhile.
+                Err(error) if !self.holdings.places.is_empty() && error.is_retryable() => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -190,15 +248,17 @@ impl SimulatedMember {
         }
         self.look_around()?;
         let spec = self.holdings.spec.clone();
-        let mut found = Vec::new();
+        let generation = self.generation;
+        let (mut found, mut numbers) = (Vec::new(), BTreeMap::new());
         for &partition in partitions {
             let mut positions = Vec::with_capacity(spec.inputs.len());
-            for topic in &spec.inputs {
+            for (input, topic) in spec.inputs.iter().enumerate() {
                 let at = (Arc::clone(topic), partition);
                 let committed = self.shared.world().broker.committed(&spec.name, &at);
                 let committed = committed.map_err(|_| passing("read committed offsets"))?;
                 let (next, number) = committed.unwrap_or((0, 0));
                 self.number = self.number.max(number);
+                numbers.insert((partition, input), number);
                 positions.push(Position {
                     topic: Arc::clone(topic),
                     partition,
@@ -225,6 +285,10 @@ impl SimulatedMember {
                 state,
             });
         }
+        if self.holdings.places.is_empty() {
+            self.confirmed = generation;
+        }
+        self.numbers.extend(numbers);
         for assignment in &assigned {
             for (input, position) in assignment.positions.iter().enumerate() {
                 self.holdings
@@ -234,7 +298,23 @@ impl SimulatedMember {
         Ok(assigned)
     }
 
-    fn look_around(&self) -> Result<(), LogError> {
+    /// Whether nobody else has had any of what is held in between.
+    pub(super) fn is_as_left(&self) -> Result<bool, LogError> {
+        let world = self.shared.world();
+        for (cursor, place) in &self.holdings.places {
+            let at = (Arc::clone(self.holdings.topic(*cursor)), cursor.0);
+            let found = world.broker.committed(&self.name.0, &at);
+            let (next, number) = found
+                .map_err(|_| passing("read committed offsets"))?
+                .unwrap_or((0, 0));
+            if next != place.committed || self.numbers.get(cursor) != Some(&number) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn look_around(&self) -> Result<(), LogError> {
         let waited = self.shared.meanwhile(&self.name);
         waited.map_err(|ended| Refused::from(ended).0)
     }
@@ -259,242 +339,17 @@ impl SimulatedMember {
         (records, at_end)
     }
 
-    fn check(&self, step: &Step) -> Result<(), LogError> {
+    pub(super) fn check(&self, step: &Step) -> Result<(), LogError> {
         check::outputs(&step.outputs, |topic| {
             self.shared.world().broker.topic(topic)
         })?;
         check::state(&self.holdings.spec, &step.state)?;
         self.holdings.check(step)
     }
-
-    fn step(&mut self, mut step: Step) -> Result<Committed, CommitError> {
-        self.check(&step).map_err(CommitError::Fatal)?;
-        let mut offsets = self.offsets(&step);
-        let (false, false, Some(producer)) = (self.void, offsets.is_empty(), self.producer.take())
-        else {
-            return Err(CommitError::Fenced("partitions were given up".into()));
-        };
-        self.number += 1;
-        let number = self.number;
-        for moved in &mut offsets {
-            moved.number = number;
-        }
-        let moved = step.offsets.clone();
-        if self.bug(Bug::DroppedOffset) && self.shared.world().random.per_mille(100) {
-            offsets.pop();
-        }
-        if self.bug(Bug::DoubledDelta) {
-            let kept = std::mem::take(&mut self.kept);
-            step.outputs.extend(kept.outputs);
-            step.state.extend(kept.state);
-        }
-        let started_ms = self.shared.world().now_ms;
-        let (decision, code, disturbed) = self
-            .transact(&producer, &step, &offsets, started_ms)
-            .map_err(|ended| CommitError::Fatal(Refused::from(ended).0))?;
-        let done = match decision {
-            Decision::GoOn => {
-                self.producer = Some(producer);
-                true
-            }
-            Decision::Abort => {
-                let rolled_back = self.roll_back(&producer, started_ms, disturbed);
-                if rolled_back.map_err(|ended| CommitError::Fatal(Refused::from(ended).0))? {
-                    self.producer = Some(producer);
-                }
-                self.kept = step;
-                false
-            }
-            Decision::Rebuild => false,
-            Decision::Doubt => {
-                self.shared.world().counts.doubts += 1;
-                self.happened(&offsets).unwrap_or_else(|_| {
-                    self.producer = None;
-                    false
-                })
-            }
-        };
-        if self.shared.world().session(&self.name).crashed {
-            return Err(CommitError::Fatal(LogError::Closed));
-        }
-        if done {
-            self.shared.world().counts.steps += 1;
-            self.holdings.committed(&moved);
-            return Ok(Committed { number });
-        }
-        self.void = true;
-        let code = code.unwrap_or(Code::OperationTimedOut);
-        Err(match class(code) {
-            Class::Group | Class::Fenced => {
-                self.shared.world().counts.fenced += 1;
-                CommitError::Fenced(code.to_string())
-            }
-            Class::Refused => CommitError::Fatal(passing("commit")),
-            Class::Passing => CommitError::Aborted(passing("commit")),
-        })
-    }
-
-    fn offsets(&self, step: &Step) -> Vec<Moved> {
-        let moved = step.offsets.iter();
-        let mut offsets: BTreeMap<At, u64> = moved
-            .map(|p| ((Arc::clone(&p.topic), p.partition), p.next))
-            .collect();
-        let with_state: BTreeSet<u32> = step.state.iter().map(|delta| delta.partition).collect();
-        let mut again: Vec<Cursor> = with_state
-            .into_iter()
-            .filter(|partition| !step.offsets.iter().any(|p| p.partition == *partition))
-            .map(|partition| (partition, 0))
-            .collect();
-        if offsets.is_empty() && again.is_empty() {
-            again.extend(self.holdings.places.keys().next());
-        }
-        for cursor in again {
-            if let Some(place) = self.holdings.places.get(&cursor) {
-                let at = (Arc::clone(self.holdings.topic(cursor)), cursor.0);
-                offsets.insert(at, place.committed);
-            }
-        }
-        let moved = offsets.into_iter();
-        moved
-            .map(|(at, next)| Moved {
-                at,
-                next,
-                number: 0,
-            })
-            .collect()
-    }
-
-    fn transact(
-        &mut self,
-        producer: &Producer,
-        step: &Step,
-        offsets: &[Moved],
-        started_ms: u64,
-    ) -> Result<(Decision, Option<Code>, bool), Ended> {
-        let filled = self.fill(producer, step, offsets)?;
-        let decision = self.judge(Phase::Before, &filled, started_ms);
-        if decision != Decision::GoOn {
-            return Ok((decision, filled.answer.err(), filled.disturbed));
-        }
-        let mut started_ms = started_ms;
-        let late_ms = self.shared.world().now_ms;
-        let mut ended = self.call(Request::End(producer.clone(), true))?;
-        if self.bug(Bug::LateGuard) {
-            started_ms = late_ms;
-        } else {
-            // What was left behind on the way here can meet the next transaction just as well.
-            ended.disturbed |= filled.disturbed;
-        }
-        let decision = self.judge(Phase::Commit, &ended, started_ms);
-        Ok((decision, ended.answer.err(), ended.disturbed))
-    }
-
-    fn fill(
-        &mut self,
-        producer: &Producer,
-        step: &Step,
-        offsets: &[Moved],
-    ) -> Result<Called, Ended> {
-        let mut by_partition: BTreeMap<At, Vec<Output>> = BTreeMap::new();
-        let state = step.state.iter().map(|delta| Output {
-            topic: changelog(&self.name.0),
-            partition: delta.partition,
-            key: delta.key.clone(),
-            value: delta.value.clone(),
-            timestamp_us: 0,
-        });
-        for output in step.outputs.iter().cloned().chain(state) {
-            let at = (Arc::clone(&output.topic), output.partition);
-            by_partition.entry(at).or_default().push(output);
-        }
-        let group = Arc::clone(&self.name.0);
-        let partitions = by_partition.keys().cloned().collect();
-        let mut requests = vec![Request::Add(
-            producer.clone(),
-            partitions,
-            Arc::clone(&group),
-        )];
-        for (at, outputs) in by_partition {
-            self.batch += 1;
-            let outputs = Arc::new(outputs);
-            requests.push(Request::Produce(producer.clone(), at, self.batch, outputs));
-        }
-        let mut disturbed = false;
-        for request in requests {
-            let called = self.call(request)?;
-            disturbed |= called.disturbed;
-            if called.answer.is_err() {
-                return Ok(Called {
-                    disturbed,
-                    ..called
-                });
-            }
-        }
-        let metadata = match self.bug(Bug::ZombieWrite) {
-            true => self.shared.world().session(&self.name).known,
-            false => self.metadata,
-        };
-        let request = Request::Offsets(producer.clone(), group, metadata, offsets.to_vec());
-        let called = self.call(request)?;
-        Ok(Called {
-            disturbed: disturbed || called.disturbed,
-            ..called
-        })
-    }
-
-    fn judge(&self, phase: Phase, called: &Called, started_ms: u64) -> Decision {
-        let guarded = !self.bug(Bug::StrayEnd);
-        let took_ms = self.shared.world().now_ms - started_ms;
-        let circumstances = Circumstances {
-            took: Duration::from_millis(if guarded { took_ms } else { 0 }),
-            request_max: Duration::from_millis(REQUEST_TIMEOUT_MS),
-            disturbed: guarded && called.disturbed,
-        };
-        decide(
-            phase,
-            called.answer.map(|_| ()).map_err(facts),
-            circumstances,
-        )
-    }
-
-    fn roll_back(
-        &self,
-        producer: &Producer,
-        started_ms: u64,
-        disturbed: bool,
-    ) -> Result<bool, Ended> {
-        let mut aborted = self.call(Request::End(producer.clone(), false))?;
-        aborted.disturbed |= disturbed;
-        Ok(self.judge(Phase::Abort, &aborted, started_ms) == Decision::GoOn)
-    }
-
-    fn happened(&mut self, offsets: &[Moved]) -> Result<bool, LogError> {
-        self.open_producer().map_err(|refused| refused.0)?;
-        let world = self.shared.world();
-        for moved in offsets {
-            let found = world.broker.committed(&self.name.0, &moved.at);
-            let found = found.map_err(|_| passing("read committed offsets"))?;
-            if found != Some((moved.next, moved.number)) {
-                return Ok(false);
-            }
-        }
-        Ok(!offsets.is_empty())
-    }
-}
-
-/// What librdkafka says of an error.
-fn facts(code: Code) -> Facts {
-    let class = class(code);
-    let fatal = class == Class::Fenced || code == Code::InvalidTransactionalState;
-    Facts {
-        class,
-        fatal,
-        requires_abort: !fatal && code != Code::OperationTimedOut,
-    }
 }
 
 /// An error on its way to the stage's loop.
-struct Refused(LogError);
+pub(super) struct Refused(pub(super) LogError);
 
 impl From<Ended> for Refused {
     fn from(ended: Ended) -> Self {
@@ -515,7 +370,8 @@ impl StageLog for SimulatedMember {
         if let Some(change) = self.change()? {
             return Ok(change);
         }
-        let (records, caught_up) = self.records();
+        let (records, read) = self.records();
+        let caught_up = read && self.events.is_empty();
         if records.is_empty() {
             return Ok(Polled::Idle { caught_up });
         }
