@@ -15,6 +15,7 @@ mod model;
 mod output;
 mod performance;
 mod pipeline;
+mod probes;
 mod receiver;
 mod reference;
 mod replay;
@@ -22,6 +23,7 @@ mod serve;
 mod simulate;
 mod spells;
 mod sql;
+mod subsets;
 mod telemetry;
 mod times;
 mod topics;
@@ -94,6 +96,10 @@ enum Command {
     Reference(reference::ReferenceCommand),
     /// Holds the false alarms that were promised against the alarms that came.
     Budget(budget::BudgetArgs),
+    /// Estimates the estate's accuracy from the labels of probes, and where they see nothing.
+    Probes(probes::ProbesArgs),
+    /// Finds the cohorts whose error grows faster than the estate's.
+    Subsets(subsets::SubsetsArgs),
     /// Adds, lists and revokes devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -212,6 +218,8 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Reference(command) => reference::run(&config, &dir, command, format).await?,
         Command::Budget(args) => budget::run(&config, &dir, &args, format).await?,
+        Command::Probes(args) => probes::run(&config, &dir, &args, format).await?,
+        Command::Subsets(args) => subsets::run(&config, &dir, &args, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
         Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,
