@@ -118,12 +118,12 @@ impl Deviation {
 
     /// The mixture's parts that the deviation may have come from.
     fn parts(&self, laws: &Laws) -> [Part; 2] {
+        // Student's density, since the variance is an estimate: a small one makes a far deviation.
         let density = |spread: f64| {
             let variance = spread + self.variance;
-            (
-                -0.5 * self.value * self.value / variance - 0.5 * variance.ln(),
-                spread,
-            )
+            let square = self.value * self.value / (variance * self.degrees);
+            let log = -0.5 * (self.degrees + 1.0) * square.ln_1p() - 0.5 * variance.ln();
+            (log, spread)
         };
         let both = [density(laws.ordinary), density(laws.named)];
         let most = both[0].0.max(both[1].0);
