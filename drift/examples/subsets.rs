@@ -147,7 +147,7 @@ fn estate(world: World, factor: f64, rows_a_day: u64, random: &mut Random) -> Es
 /// What came of the runs of a cell of the table.
 #[derive(Default)]
 struct Tally {
-    groups: usize,
+    groups: [usize; 2],
     found: Vec<usize>,
     named: usize,
     parts: usize,
@@ -189,7 +189,7 @@ impl Tally {
                 self.width += ratio.interval.high - ratio.interval.low;
             }
         }
-        self.groups = found.groups;
+        self.groups = [found.groups, found.pairs];
         self.found.push(hits);
         self.named += found.subsets.len();
         self.wrong += wrong;
@@ -202,8 +202,9 @@ impl Tally {
         let mean = self.found.iter().sum::<usize>() as f64 / runs;
         let named = self.named.max(1) as f64;
         println!(
-            "| {what} | {factor} | {rows} | {rule} | {} | {mean:.1} of {causes} | {} | {} | {} | {:.1} % | {} of {} | {:.1} % | {:.2} |",
-            self.groups,
+            "| {what} | {factor} | {rows} | {rule} | {} ({}) | {mean:.1} of {causes} | {} | {} | {} | {:.1} % | {} of {} | {:.1} % | {:.2} |",
+            self.groups[0],
+            self.groups[1],
             self.found.iter().min().copied().unwrap_or_default(),
             self.parts,
             self.wrong,
@@ -229,7 +230,7 @@ fn main() -> ExitCode {
         (Rule::EValues, "e-BH"),
     ];
     println!(
-        "| what decays faster | times | labelled rows a day | rule | groups | found, mean | found, least | parts or wholes of one | false | mean share false | runs with a false one | intervals that hold | their width |"
+        "| what decays faster | times | labelled rows a day | rule | groups (pairs) | found, mean | found, least | parts or wholes of one | false | mean share false | runs with a false one | intervals that hold | their width |"
     );
     println!("|{}", " --- |".repeat(13));
     let mut is_met = true;

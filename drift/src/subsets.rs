@@ -39,7 +39,7 @@ use thiserror::Error;
 use crate::performance::Estimate;
 use groups::Level;
 use moments::Contrast;
-use path::{Problem, Step};
+use path::{Levels, Problem, Step};
 use pool::{Deviation, Laws};
 
 pub use groups::{GROUP_UNITS_MIN, GROUPS_MAX};
@@ -115,7 +115,7 @@ impl Rule {
 pub struct Options {
     /// Which way is worse.
     pub direction: Direction,
-    /// Expected share of false ones among those named.
+    /// Expected share of false ones among those named; half of it for single values and half for pairs.
     pub false_discovery_rate: f64,
     /// Confidence of the intervals.
     pub confidence: f64,
@@ -170,6 +170,8 @@ pub struct Found {
     pub without_trend: usize,
     /// Groups of different devices that were compared.
     pub groups: usize,
+    /// How many of them are pairs of attribute values.
+    pub pairs: usize,
     /// Groups with fewer than [`GROUP_UNITS_MIN`] devices in them or beside them.
     pub too_small: usize,
     /// Groups left out, the smallest, because there were more than [`GROUPS_MAX`].
@@ -196,14 +198,9 @@ pub fn find(units: &Units, options: &Options) -> Result<Found, SubsetsError> {
             with_trend: sorted.units.len(),
         });
     };
-    let count = groups.all.len();
-    let critical = |k: usize| {
-        options
-            .rule
-            .critical(options.false_discovery_rate, k, count)
-    };
-    let path = problem.path(critical);
-    let named = problem.without_explained(path::said(&path, critical).to_vec(), critical);
+    let levels = Levels::new(options.rule, options.false_discovery_rate, &groups.all);
+    let said = path::said(&problem.path(&levels), &levels);
+    let named = problem.without_explained(said, &levels);
     let mut subsets = judge(&problem, &sorted.units, &named, slope, options.confidence);
     subsets.sort_by(|a, b| {
         let order = b.excess.value.total_cmp(&a.excess.value);
@@ -218,7 +215,8 @@ pub fn find(units: &Units, options: &Options) -> Result<Found, SubsetsError> {
         devices: sorted.units.len(),
         rows: sorted.units.iter().map(|unit| unit.rows).sum(),
         without_trend: sorted.without_trend,
-        groups: count,
+        groups: groups.all.len(),
+        pairs: levels.groups_of(true),
         too_small: groups.too_small,
         over_limit: groups.over_limit,
     })

@@ -8,14 +8,16 @@
 //!
 //! How many of this path are said is decided by Benjamini and Hochberg's rule along it: the largest k whose
 //! p-values are all at most rate × k / groups. For groups without common devices this is their procedure
-//! to the letter ("Controlling the false discovery rate", 1995). Each cause counts once in it: to count the
-//! pairs and regions that one cause takes along as discoveries would allow for as many more false ones, and
-//! these would be left when the duplicates are removed (Katsevich, Sabatti and Bogomolov 2021). What overlapping
-//! groups do to the rate is measured (`docs/quality.md`). In the end a group is dropped that the others named
-//! after it explain.
+//! to the letter ("Controlling the false discovery rate", 1995). Values and pairs are two families, each with
+//! half of the rate, so that the pairs, which are many times as many, do not cost the values their power. Each
+//! cause counts once: to count the pairs and regions that one cause takes along as discoveries would allow for
+//! as many more false ones, and these would be left when the duplicates are removed (Katsevich, Sabatti and
+//! Bogomolov 2021). What overlapping groups do to the rate is measured (`docs/quality.md`). In the end a group is
+//! dropped that the others named after it explain.
 
 use std::collections::BTreeMap;
 
+use super::Rule;
 use super::groups::{GROUP_UNITS_MIN, Group};
 use super::moments::{Contrast, Moments, Prior};
 use super::units::Unit;
@@ -42,6 +44,51 @@ pub(super) struct Step {
     pub(super) p_value: f64,
     /// Whether it decays faster than the others; else it is slower.
     pub(super) is_faster: bool,
+    /// Its family: a pair, or a single value.
+    pub(super) is_pair: bool,
+}
+
+/// What p-values are held against in each family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Levels {
+    rule: Rule,
+    /// The rate of each family.
+    rate: f64,
+    /// Groups of each: values, pairs.
+    groups: [usize; 2],
+}
+
+impl Levels {
+    /// A family without groups leaves its part of the rate to the other.
+    pub(super) fn new(rule: Rule, rate: f64, groups: &[Group]) -> Self {
+        let pairs = groups.iter().filter(|group| group.level.is_pair()).count();
+        let groups = [groups.len() - pairs, pairs];
+        let families = groups.iter().filter(|count| **count > 0).count();
+        Self {
+            rule,
+            rate: rate / families.max(1) as f64,
+            groups,
+        }
+    }
+
+    /// Groups of a family.
+    pub(super) fn groups_of(&self, is_pair: bool) -> usize {
+        self.groups[usize::from(is_pair)]
+    }
+
+    /// What the k-th of a family is held against.
+    pub(super) fn critical(&self, is_pair: bool, k: usize) -> f64 {
+        self.rule.critical(self.rate, k, self.groups_of(is_pair))
+    }
+}
+
+/// How many faster steps of each family there are.
+fn faster<'a>(steps: impl Iterator<Item = &'a Step>) -> [usize; 2] {
+    let mut counts = [0, 0];
+    for step in steps.filter(|step| step.is_faster) {
+        counts[usize::from(step.is_pair)] += 1;
+    }
+    counts
 }
 
 /// By how much a slower group must explain more than a faster one to go first: of two halves of a whole each
@@ -53,43 +100,33 @@ const SLOWER_GAIN_MIN: f64 = 1.2;
 struct Next {
     faster: Option<(f64, Step)>,
     slower: Option<(f64, Step)>,
-    /// The surest of the faster ones, when none passes.
-    surest: Option<Step>,
+    /// The surest of the faster ones by their own families, when none passes.
+    surest: Option<(f64, Step)>,
 }
 
 impl Next {
-    fn offer(&mut self, group: usize, contrast: &Contrast, level: f64) {
-        let step = Step {
-            group,
-            p_value: contrast.tail(),
-            is_faster: contrast.difference > 0.0,
-        };
-        let passes = step.p_value <= level;
-        let gain = contrast.gain();
+    /// `level` is what its p-value is held against now, `gain` what it explains.
+    fn offer(&mut self, step: Step, gain: f64, level: f64) {
         let best = match step.is_faster {
             true => &mut self.faster,
             false => &mut self.slower,
         };
-        if passes && best.is_none_or(|best| gain > best.0) {
+        if step.p_value <= level && best.is_none_or(|best| gain > best.0) {
             *best = Some((gain, step));
         }
-        let is_surer = self.surest.is_none_or(|best| step.p_value < best.p_value);
-        if step.is_faster && is_surer {
-            self.surest = Some(step);
+        let relative = step.p_value / level;
+        if step.is_faster && self.surest.is_none_or(|best| relative < best.0) {
+            self.surest = Some((relative, step));
         }
     }
 
     fn choose(self) -> Option<Step> {
         match (self.faster, self.slower) {
-            (Some((gain, faster)), Some((other, slower))) => {
-                Some(if other > SLOWER_GAIN_MIN * gain {
-                    slower
-                } else {
-                    faster
-                })
+            (Some((gain, _)), Some((other, slower))) if other > SLOWER_GAIN_MIN * gain => {
+                Some(slower)
             }
-            (Some((_, step)), None) | (None, Some((_, step))) => Some(step),
-            (None, None) => self.surest,
+            (Some((_, step)), _) | (None, Some((_, step))) => Some(step),
+            (None, None) => self.surest.map(|it| it.1),
         }
     }
 }
@@ -153,29 +190,37 @@ impl<'a> Problem<'a> {
             .collect()
     }
 
-    /// The path, to where no further group can be named. `critical(k)` is what the k-th p-value is held against.
+    /// The path, to where no further group can be named.
     ///
     /// Of the groups that pass, the one goes first that explains most. Groups that are *slower* by as much
     /// are taken out in the same way, so that the others are not held against them, but are not counted.
-    pub(super) fn path(&self, critical: impl Fn(usize) -> f64) -> Vec<Step> {
-        let most = critical(NAMED_MAX.min(self.groups.len()));
+    pub(super) fn path(&self, levels: &Levels) -> Vec<Step> {
         let mut strata = Strata::new(self);
         let (mut path, mut is_named) = (Vec::<Step>::new(), vec![false; self.groups.len()]);
-        let mut faster = 0;
         while path.len() < NAMED_MAX {
-            let level = critical(faster + 1);
+            let counts = faster(path.iter());
             let mut next = Next::default();
             for group in (0..self.groups.len()).filter(|&group| !is_named[group]) {
-                if let Some(contrast) = self.contrast(group, &strata) {
-                    next.offer(group, &contrast, level);
-                }
+                let Some(contrast) = self.contrast(group, &strata) else {
+                    continue;
+                };
+                let step = Step {
+                    group,
+                    p_value: contrast.tail(),
+                    is_faster: contrast.difference > 0.0,
+                    is_pair: self.groups[group].level.is_pair(),
+                };
+                let before = counts[usize::from(step.is_pair)];
+                let level = levels.critical(step.is_pair, before + 1);
+                next.offer(step, contrast.gain(), level);
             }
-            let Some(step) = next.choose().filter(|step| step.p_value <= most) else {
+            let can_be_named =
+                |step: &Step| step.p_value <= levels.critical(step.is_pair, NAMED_MAX);
+            let Some(step) = next.choose().filter(can_be_named) else {
                 break;
             };
             path.push(step);
             is_named[step.group] = true;
-            faster += usize::from(step.is_faster);
             strata.divide(self, step.group);
         }
         path
@@ -209,38 +254,47 @@ impl<'a> Problem<'a> {
     }
 
     /// Leaves out, the weakest first, what is faster only for what the others explain.
-    pub(super) fn without_explained(
-        &self,
-        mut path: Vec<Step>,
-        critical: impl Fn(usize) -> f64,
-    ) -> Vec<Step> {
+    pub(super) fn without_explained(&self, mut path: Vec<Step>, levels: &Levels) -> Vec<Step> {
         loop {
             let groups: Vec<usize> = path.iter().map(|step| step.group).collect();
-            let faster = path.iter().filter(|step| step.is_faster).count();
-            let weakest = (0..path.len())
-                .filter(|&at| path[at].is_faster)
-                .map(|at| (self.beside_others(groups[at], &groups).unwrap_or(1.0), at))
+            let counts = faster(path.iter());
+            let excess = |step: &Step| {
+                let p_value = self.beside_others(step.group, &groups).unwrap_or(1.0);
+                p_value / levels.critical(step.is_pair, counts[usize::from(step.is_pair)])
+            };
+            let weakest = path
+                .iter()
+                .enumerate()
+                .filter(|(_, step)| step.is_faster)
+                .map(|(at, step)| (excess(step), at))
                 .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
             match weakest {
-                Some((p_value, at)) if p_value > critical(faster) => path.remove(at),
+                Some((excess, at)) if excess > 1.0 => path.remove(at),
                 _ => return path,
             };
         }
     }
 }
 
-/// The part of the path that is said: up to the largest k at which the p-values of all faster groups so far
-/// are at most its critical value.
-pub(super) fn said(path: &[Step], critical: impl Fn(usize) -> f64) -> &[Step] {
-    let (mut said, mut worst, mut faster) = (0, 0.0_f64, 0);
+/// The steps that are said. Of each family those up to the largest k at which all its p-values so far are at most
+/// its critical value, and what was found slower up to the last of them.
+pub(super) fn said(path: &[Step], levels: &Levels) -> Vec<Step> {
+    let (mut ends, mut worst) = ([0; 2], [0.0_f64; 2]);
     for (at, step) in path.iter().enumerate().filter(|(_, step)| step.is_faster) {
-        faster += 1;
-        worst = worst.max(step.p_value);
-        if worst <= critical(faster) {
-            said = at + 1;
+        let family = usize::from(step.is_pair);
+        let count = faster(path[..=at].iter())[family];
+        worst[family] = worst[family].max(step.p_value);
+        if worst[family] <= levels.critical(step.is_pair, count) {
+            ends[family] = at + 1;
         }
     }
-    &path[..said]
+    let is_said = |at: usize, step: &Step| match step.is_faster {
+        true => at < ends[usize::from(step.is_pair)],
+        false => at < ends[0].max(ends[1]),
+    };
+    let steps = path.iter().enumerate();
+    let said = steps.filter(|(at, step)| is_said(*at, step));
+    said.map(|(_, step)| *step).collect()
 }
 
 fn total<'a>(units: impl Iterator<Item = &'a Moments>) -> Moments {

@@ -161,7 +161,8 @@ fn a_region_is_dropped_that_its_sites_explain() {
     }
     let sorted = units(&panes).sorted(1.0);
     let all = groups::walk(&sorted, GROUPS_MAX).all;
-    let first = Problem::new(&sorted.units, &all, SLOPE).path(|_| 0.001)[0];
+    let levels = Levels::new(Rule::BenjaminiHochberg, 0.1, &all);
+    let first = Problem::new(&sorted.units, &all, SLOPE).path(&levels)[0];
     assert_eq!(all[first.group].cohort, Cohort::of("region", "big"));
     let found = search(&panes);
     let mut named = names(&found);
