@@ -268,11 +268,13 @@ fn judge(
     };
     let far: Vec<Contrast> = deviations.iter().map(|it| as_contrast(&it.1)).collect();
     let spread_named = pool::spread(&far, true);
+    let center = ordinary_slope(problem, &deviations);
     let share = far.len() as f64 / problem.groups.len().max(1) as f64;
     let subset = |(step, deviation): &(Step, Deviation)| {
         let group = &problem.groups[step.group];
         let of_level = ordinary.get(&group.level).map_or(&[][..], |it| it);
         let laws = Laws {
+            center,
             ordinary: pool::spread(of_level, false),
             named: spread_named,
             share,
@@ -293,6 +295,26 @@ fn judge(
         }
     };
     deviations.iter().map(subset).collect()
+}
+
+/// By how much the slope of the devices in no group that is faster differs from the estate's, and its variance.
+fn ordinary_slope(problem: &Problem<'_>, named: &[(Step, Deviation)]) -> (f64, f64) {
+    let mut is_in = vec![false; problem.units.len()];
+    let members = named
+        .iter()
+        .flat_map(|(step, _)| &problem.groups[step.group].members);
+    members.for_each(|&unit| is_in[unit as usize] = true);
+    let mut rest = moments::Moments::default();
+    let units = problem
+        .units
+        .iter()
+        .zip(&is_in)
+        .filter(|(_, is_in)| !**is_in);
+    units.for_each(|(unit, _)| rest.add(unit));
+    match moments::variance(&rest, None) {
+        Some((variance, _)) => (rest.slope(), variance),
+        None => (0.0, 0.0),
+    }
 }
 
 #[cfg(test)]

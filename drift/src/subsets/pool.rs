@@ -1,7 +1,8 @@
 //! How much faster: a group's own slope drawn towards the estate's by as much as chance may be in it.
 //!
-//! The deviation θ of a group's slope from the estate's is taken to come from one of two normal laws around
-//! 0: that of ordinary groups of its level, or that of groups that are named. Their variances τ² are estimated
+//! The deviation θ of a group's slope from the estate's is taken to come from one of two normal laws: that of
+//! ordinary groups of its level, around the slope of the devices in no named group, or that of groups that are
+//! named, around 0. Their variances τ² are estimated
 //! by the general method of moments (DerSimonian and Kacker 2007, the DerSimonian-Laird family), with weights that do not
 //! rest on the estimated variances, from the groups that are not named and from those that are; the share of the
 //! second law is that of the groups that were named. The posterior is then a mixture of two normal laws, widened to
@@ -66,6 +67,8 @@ pub(super) fn spread(contrasts: &[Contrast], around_zero: bool) -> f64 {
 /// The two laws that a deviation may come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Laws {
+    /// Deviation of the devices in no named group from the estate, and its variance.
+    pub(super) center: (f64, f64),
     /// Variance among the ordinary groups of the level.
     pub(super) ordinary: f64,
     /// Variance among named groups.
@@ -118,40 +121,44 @@ impl Deviation {
 
     /// The mixture's parts that the deviation may have come from.
     fn parts(&self, laws: &Laws) -> [Part; 2] {
+        let (center, center_variance) = laws.center;
         // Student's density, since the variance is an estimate: a small one makes a far deviation.
-        let density = |spread: f64| {
+        let density = |center: f64, spread: f64| {
             let variance = spread + self.variance;
-            let square = self.value * self.value / (variance * self.degrees);
-            let log = -0.5 * (self.degrees + 1.0) * square.ln_1p() - 0.5 * variance.ln();
-            (log, spread)
+            let square = (self.value - center).powi(2) / (variance * self.degrees);
+            -0.5 * (self.degrees + 1.0) * square.ln_1p() - 0.5 * variance.ln()
         };
-        let both = [density(laws.ordinary), density(laws.named)];
-        let most = both[0].0.max(both[1].0);
-        let weights = [
-            (1.0 - laws.share) * (both[0].0 - most).exp(),
-            laws.share * (both[1].0 - most).exp(),
-        ];
-        let sum = weights[0] + weights[1];
-        std::array::from_fn(|at| {
-            let kept = both[at].1 / (both[at].1 + self.variance);
+        let ordinary = density(center, laws.ordinary);
+        let named = density(0.0, laws.named);
+        let most = ordinary.max(named);
+        let (ordinary, named) = (
+            (1.0 - laws.share) * (ordinary - most).exp(),
+            laws.share * (named - most).exp(),
+        );
+        let part = |weight: f64, spread: f64, (center, center_variance): (f64, f64)| {
+            let kept = spread / (spread + self.variance);
             Part {
-                weight: weights[at] / sum,
+                weight: weight / (ordinary + named),
                 kept,
+                mean: center + kept * (self.value - center),
+                variance: kept * self.variance + (1.0 - kept).powi(2) * center_variance,
             }
-        })
+        };
+        [
+            part(ordinary, laws.ordinary, (center, center_variance)),
+            part(named, laws.named, (0.0, 0.0)),
+        ]
     }
 
     /// Posterior of the deviation itself.
     pub(super) fn excess(&self, laws: &Laws, confidence: f64) -> Shrunken {
         let parts = self.parts(laws);
         let below = |x: f64| {
-            let chance = |part: &Part| {
-                let error = (part.kept * self.variance).sqrt();
-                part.weight * self.below(part.kept * self.value - x, error)
-            };
+            let chance =
+                |part: &Part| part.weight * self.below(part.mean - x, part.variance.sqrt());
             parts.iter().map(chance).sum::<f64>()
         };
-        let value = parts.iter().map(|it| it.weight * it.kept).sum::<f64>() * self.value;
+        let value = parts.iter().map(|it| it.weight * it.mean).sum::<f64>();
         let reach = REACH_ERRORS * self.variance.sqrt();
         let range = [value - reach, value + reach];
         Shrunken {
@@ -171,15 +178,16 @@ impl Deviation {
         let below = |ratio: f64| {
             let off = 1.0 - ratio;
             let chance = |part: &Part| {
-                let variance = part.kept * (self.variance + 2.0 * off * self.covariance)
+                let variance = part.variance
+                    + 2.0 * off * part.kept * self.covariance
                     + off * off * self.estate_variance;
-                let mean = part.kept * self.value + off * self.estate;
+                let mean = part.mean + off * self.estate;
                 part.weight * self.below(mean, variance.max(0.0).sqrt())
             };
             parts.iter().map(chance).sum::<f64>()
         };
-        let kept = parts.iter().map(|it| it.weight * it.kept).sum::<f64>();
-        let value = 1.0 + kept * self.value / self.estate;
+        let mean = parts.iter().map(|it| it.weight * it.mean).sum::<f64>();
+        let value = 1.0 + mean / self.estate;
         // The ratio's own error is that of the deviation and, for what is far from 1, that of the estate.
         let reach =
             REACH_ERRORS * (self.variance.sqrt() + (value - 1.0).abs() * error) / self.estate;
@@ -208,6 +216,8 @@ struct Part {
     weight: f64,
     /// Share of the observed deviation that is kept: τ² / (τ² + variance).
     kept: f64,
+    mean: f64,
+    variance: f64,
 }
 
 /// Both ends, each by halving, of the middle part of a law.
@@ -276,6 +286,7 @@ mod tests {
     #[test]
     fn the_interval_is_the_normal_one_and_shrinks() {
         let all = |named: f64| Laws {
+            center: (0.0, 0.0),
             ordinary: 0.0,
             named,
             share: 1.0,
@@ -298,6 +309,7 @@ mod tests {
     #[test]
     fn an_uncertain_estate_widens_the_ratio() {
         let laws = Laws {
+            center: (0.0, 0.0),
             ordinary: 0.0,
             named: 1e9,
             share: 1.0,
@@ -313,6 +325,7 @@ mod tests {
     #[test]
     fn the_mixture_decides() {
         let laws = Laws {
+            center: (0.0, 0.0),
             ordinary: 0.0,
             named: 1.0,
             share: 0.01,
