@@ -227,6 +227,7 @@ impl Answer<'_> {
             },
             "searched": {
                 "groups": found.groups,
+                "pairs": found.pairs,
                 "too_small": found.too_small,
                 "over_limit": found.over_limit,
                 "devices_without_trend": found.without_trend,

@@ -1,4 +1,4 @@
-//! Cohorts that decay faster than the estate, found in the lake.
+//! Cohorts that decay faster than the estate, and what probes see of it, from the lake.
 
 use std::path::Path;
 
@@ -14,6 +14,9 @@ const DEVICES: i64 = 24;
 const ROWS_A_DAY: i64 = 24;
 const ROWS: i64 = DAYS * DEVICES * ROWS_A_DAY;
 const SITES: [&str; 4] = ["north-1", "north-2", "south-1", "south-2"];
+
+/// Probes, all in the north.
+const PROBES: [i64; 3] = [0, 1, 6];
 
 /// The site of a device, six a site.
 fn site(device: i64) -> &'static str {
@@ -60,6 +63,7 @@ fn lake(folder: &Path) -> (Pipeline, i64) {
         .map(|device| {
             let line = json!({
                 "device": format!("d{device}"), "model": "boiler", "version": "1.0.0",
+                "role": if PROBES.contains(&device) { "probe" } else { "device" },
                 "site": site(device), "region": &site(device)[..5],
                 "firmware": ["2.0", "2.1"][(device % 2) as usize],
             });
@@ -115,8 +119,10 @@ fn a_site_that_decays_is_found_in_the_lake() {
     assert_eq!(found["version"], "1.0.0");
     assert_eq!(found["estate"]["rows"], ROWS);
     assert_eq!(found["estate"]["devices"], DEVICES);
-    // Two regions, two firmwares, four sites, four pairs of the first two.
-    assert_eq!(found["searched"]["groups"], 12, "{found:#}");
+    // Two regions, two firmwares, four sites, four pairs of the first two; and the devices that are no probes
+    // in the north, of each firmware, and at north-2.
+    assert_eq!(found["searched"]["groups"], 16, "{found:#}");
+    assert_eq!(found["searched"]["pairs"], 8, "{found:#}");
     let subset = &found["subsets"][0];
     assert_eq!(subset["devices"], 6);
     assert_eq!(subset["rows"], ROWS / 4);
@@ -163,8 +169,9 @@ fn a_site_that_decays_is_found_in_the_lake() {
     );
     assert_eq!(csv.lines().count(), 2, "{csv}");
     let table = written("table");
-    assert!(table.contains("1 of 12 cohorts named"), "{table}");
+    assert!(table.contains("1 of 16 cohorts named"), "{table}");
     assert_refusals(&dir);
+    assert_probes_see_the_north(&dir);
     let (status, _) = pipeline.terminate();
     assert!(status.success());
 }
@@ -228,4 +235,66 @@ fn assert_refusals(dir: &Path) {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains(says), "{said}");
     }
+}
+
+/// Probes stand in the north only: its accuracy is that of their own rows, the south is named as blind, and the
+/// interval of the estate holds whatever the south may be.
+fn assert_probes_see_the_north(dir: &Path) {
+    let found = harness::told(dir, &["probes", "--model", "boiler", "--strata", "region"]);
+    assert_eq!(found["blind"], json!(["region=south"]), "{found:#}");
+    let number = |name: &str| found[name].as_f64().unwrap();
+    // Of the 21 devices that are no probes, 12 are in the south.
+    let south = 12.0 / 21.0;
+    assert!((number("blind_share") - south).abs() < 1e-9, "{found:#}");
+    let seen = harness::number(
+        dir,
+        "SELECT avg(CAST(i.predicted_code = o.truth_code AS DOUBLE)) FROM inferences i
+         JOIN outcomes o ON i.inference_id = o.inference_id WHERE i.role = 'probe'",
+    );
+    assert!(
+        harness::close(number("covered_accuracy"), seen, 1e-9),
+        "{seen}: {found:#}"
+    );
+    let (low, high) = (number("low"), number("high"));
+    let covered = [number("covered_low"), number("covered_high")];
+    assert!(covered[0] < seen && seen < covered[1], "{found:#}");
+    let with_south = |covered: f64, south_is: f64| (1.0 - south) * covered + south * south_is;
+    assert!(
+        (low - with_south(covered[0], 0.0)).abs() < 1e-9,
+        "{found:#}"
+    );
+    assert!(
+        (high - with_south(covered[1], 1.0)).abs() < 1e-9,
+        "{found:#}"
+    );
+    let rows = number("effective_rows");
+    let labelled = (PROBES.len() as i64 * DAYS * ROWS_A_DAY) as f64;
+    assert!(rows > 3.0 - 1e-9 && rows <= labelled, "{found:#}");
+    let strata = found["strata"].as_array().unwrap();
+    assert_eq!(strata.len(), 2);
+    assert_eq!(
+        (&strata[0]["probes"], &strata[1]["probes"]),
+        (&json!(3), &json!(0))
+    );
+
+    let by_site = harness::told(
+        dir,
+        &["probes", "--model", "boiler", "--strata", "region,site"],
+    );
+    let first = &by_site["strata"][0];
+    assert_eq!(
+        first["stratum"], "region=north & site=north-1",
+        "{by_site:#}"
+    );
+    assert_eq!(by_site["blind"].as_array().unwrap().len(), 2);
+    let refused = harness::command(dir)
+        .args(["probes", "--model", "boiler", "--strata", "colour"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        refused.status.code(),
+        Some(2),
+        "{}",
+        harness::stderr(&refused)
+    );
 }

@@ -137,8 +137,10 @@ impl<'a> Problem<'a> {
         let mut starts = vec![0; units.len() + 1];
         let all = || groups.iter().flat_map(|group| &group.members);
         all().for_each(|&unit| starts[unit as usize + 1] += 1);
-        for at in 0..units.len() {
-            starts[at + 1] += starts[at];
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
         }
         let mut next = starts.clone();
         let mut flat = vec![0; all().count()];
