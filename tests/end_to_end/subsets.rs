@@ -61,11 +61,13 @@ fn lake(folder: &Path) -> (Pipeline, i64) {
     let (devices, input, tokens) = (text("devices"), text("stream.csv"), text("tokens"));
     let lines: Vec<String> = (0..DEVICES)
         .map(|device| {
+            let firmware = ["2.0", "2.1"][(device % 2) as usize];
+            let region = &site(device)[..5];
             let line = json!({
                 "device": format!("d{device}"), "model": "boiler", "version": "1.0.0",
                 "role": if PROBES.contains(&device) { "probe" } else { "device" },
-                "site": site(device), "region": &site(device)[..5],
-                "firmware": ["2.0", "2.1"][(device % 2) as usize],
+                "site": site(device), "region": region,
+                "firmware": firmware,
             });
             line.to_string()
         })
