@@ -12,7 +12,8 @@
 //! reports hourly has 24, of which a part is labelled.
 //!
 //! The targets: of 20 cohorts that decay twice as fast at least 16 are found, of 20 that decay 1.5 times as fast at
-//! least 10, with at most 10 % of those named false. The example ends with 1 when one is missed at 8 rows a day.
+//! least 10, with at most 10 % of those named false. The example ends with 1 when one is missed at 8 rows a day where
+//! nothing but these cohorts decays faster.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -268,13 +269,10 @@ fn main() -> ExitCode {
                 tally.line(what, factor, rows, rule, causes);
             }
             let found = tallies[0].found.iter().sum::<usize>() as f64 / runs as f64;
-            let least = match factor {
-                2.0 => 16.0,
-                1.5 => 10.0,
-                _ => 0.0,
-            };
-            let is_bad = found < least || tallies[0].shares_wrong / runs as f64 > 0.1;
-            is_met &= rows != TARGET_ROWS || factor == 1.0 || !is_bad;
+            let share_wrong = tallies[0].shares_wrong / runs as f64;
+            let least = if factor < 2.0 { 10.0 } else { 16.0 };
+            let is_held = rows == TARGET_ROWS && factor > 1.0 && world != World::Overlapping;
+            is_met &= !is_held || (found >= least && share_wrong <= 0.1);
         }
     }
     match is_met {
