@@ -30,6 +30,7 @@ use driftline_schemas::measure::Cohort;
 use driftline_schemas::profile::Cell;
 use driftline_schemas::source::ATTRIBUTES;
 
+pub(crate) use peel::NAMED_FIRST;
 pub use peel::{CAUSES_MAX, Cause, Known, Peeling, peel};
 pub use rank::{rank_attributes, rank_signals};
 pub use sql::{PROFILES_TABLE, Query, sql};

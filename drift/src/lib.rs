@@ -15,6 +15,7 @@
 //! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
 //! - [`performance`]: how well a model does, with labels and without
 //! - [`random`]: numbers by a seed, to deal rows and to simulate
+//! - [`subsets`]: cohorts whose error grows faster than the estate's
 //! - [`special`]: distribution functions that stay accurate in their tails
 
 pub mod calibrate;
@@ -29,3 +30,4 @@ pub mod performance;
 pub mod random;
 pub mod sample;
 pub mod special;
+pub mod subsets;

@@ -17,6 +17,7 @@
 //! - [`regression`]: MAE, RMSE, bias
 //! - [`interval`]: Wilson, Jeffreys and normal intervals; design effects
 //! - [`stratified`]: estimates for an estate from probes that do not represent it evenly
+//! - [`probes`]: what the rows of probes are worth there
 //! - [`calibration`]: isotonic regression and when it helps
 //! - [`decomposition`]: a loss told apart: moved inputs, or a changed relation of inputs and truth
 //! - [`cbpe`]: confidence-based performance estimation, ours and NannyML's
@@ -26,6 +27,7 @@ pub mod cbpe;
 pub mod classification;
 pub mod decomposition;
 pub mod interval;
+pub mod probes;
 pub mod regression;
 pub mod roc;
 pub mod scores;

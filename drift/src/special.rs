@@ -18,6 +18,7 @@
 //!
 //! - `gamma`: incomplete gamma function, chi-square tail, log binomials
 //! - `student`: tail of Student's t
+//! - `polygamma`: derivatives of ln Γ
 //! - `kolmogorov`: the Kolmogorov and Kuiper limits
 //! - `one_sample_ks`: the finite-n distribution of the one-sample Kolmogorov-Smirnov statistic
 //! - `quadratic`: limits of the Cramér-von Mises and Anderson-Darling statistics
@@ -25,12 +26,14 @@
 mod gamma;
 mod kolmogorov;
 mod one_sample_ks;
+mod polygamma;
 mod quadratic;
 mod student;
 
 pub use gamma::{chi_square_sf, gamma_p, gamma_q, ln_binomial, poisson_sf};
 pub use kolmogorov::{kolmogorov_sf, kuiper_sf};
 pub use one_sample_ks::one_sample_ks_sf;
+pub use polygamma::{digamma, trigamma, trigamma_inverse};
 pub(crate) use quadratic::scaled_bessel_k_quarter;
 pub use quadratic::{anderson_darling_sf, cramer_von_mises_sf};
 pub use student::student_t_two_sided;

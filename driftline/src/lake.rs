@@ -10,6 +10,10 @@ use driftline_schemas::clock::DAY_US;
 use driftline_schemas::source::ATTRIBUTES;
 use jiff::Timestamp;
 
+use crate::model::parse_pair;
+use crate::output::Usage;
+use crate::times::{Range, parse_range};
+
 /// Rows of a model version over a span of time.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
@@ -20,6 +24,55 @@ pub(crate) struct Selection {
     pub(crate) to: Timestamp,
     /// Attribute to value; empty is the estate.
     pub(crate) cohort: BTreeMap<String, String>,
+}
+
+/// Which rows of a model a command is about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SelectionArgs {
+    /// Name of the model.
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// Version of the model [default: the one that ran last].
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// How far to look back from the newest row, or from when to when: FROM..TO, times or days (UTC).
+    #[arg(long, value_name = "30d|FROM..TO", default_value = "30d", value_parser = parse_range)]
+    since: Range,
+    /// Take a part of the estate; may be given again.
+    #[arg(long, value_name = "ATTRIBUTE=VALUE", value_parser = parse_pair)]
+    cohort: Vec<(String, String)>,
+    /// Owner of the devices.
+    #[arg(long, default_value = driftline_emitter::pack::TENANT_DEFAULT)]
+    tenant: String,
+}
+
+impl SelectionArgs {
+    /// The rows, where the lake knows the version that ran last and when.
+    ///
+    /// # Errors
+    /// [`Usage`] when an attribute is none; when the lake has no rows of the model.
+    pub(crate) async fn selection(&self, session: &Session) -> Result<Selection> {
+        let version = self.version.as_deref();
+        let (version, newest_us) = newest(session, &self.tenant, &self.model, version).await?;
+        let (from, to) = match self.since {
+            Range::Between(from, to) => (from, to),
+            Range::Back(span) => (
+                Timestamp::from_microsecond(newest_us.saturating_sub(span.us()))?,
+                Timestamp::from_microsecond(newest_us + 1)?,
+            ),
+        };
+        let selection = Selection {
+            tenant: self.tenant.clone(),
+            model: self.model.clone(),
+            version,
+            from,
+            to,
+            cohort: self.cohort.iter().cloned().collect(),
+        };
+        let checked = selection.check();
+        checked.map_err(|error| Usage(error.to_string()))?;
+        Ok(selection)
+    }
 }
 
 impl Selection {
@@ -47,7 +100,7 @@ impl Selection {
     }
 
     /// The condition on inferences, over a span of the selection's.
-    fn condition(&self, from: Timestamp, to: Timestamp) -> String {
+    pub(crate) fn condition(&self, from: Timestamp, to: Timestamp) -> String {
         let mut all = vec![
             format!("tenant = {}", quoted(&self.tenant)),
             format!("model = {}", quoted(&self.model)),
@@ -128,6 +181,36 @@ pub(crate) fn quoted(text: &str) -> String {
 pub(crate) fn time_text(us: i64) -> String {
     let time = Timestamp::from_microsecond(us);
     time.map_or_else(|_| format!("{us} us"), |it| it.to_string())
+}
+
+/// The version of a model that ran last, and the newest event time of it or of the version given,
+/// microseconds.
+///
+/// # Errors
+/// When there is none, or the lake cannot be read.
+async fn newest(
+    session: &Session,
+    tenant: &str,
+    model: &str,
+    version: Option<&str>,
+) -> Result<(String, i64)> {
+    let only = version.map(|version| format!("AND version = {}", quoted(version)));
+    let statement = format!(
+        "SELECT version, CAST(max(event_time) AS BIGINT) AS newest FROM inferences
+         WHERE tenant = {} AND model = {} {} GROUP BY version ORDER BY newest DESC, version DESC LIMIT 1",
+        quoted(tenant),
+        quoted(model),
+        only.unwrap_or_default()
+    );
+    let mut rows = ask(session, &statement, 1).await?.into_iter();
+    match rows.next() {
+        Some((mut texts, numbers)) if numbers.len() == 1 => Ok((texts.swap_remove(0), numbers[0])),
+        _ => bail!(
+            "the lake has no rows of {model}{}{} of tenant {tenant:?}: `driftline model list` shows what there is",
+            if version.is_some() { "@" } else { "" },
+            version.unwrap_or_default()
+        ),
+    }
 }
 
 /// The rows of a statement whose first columns are texts and whose others are whole numbers, none of

@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod performance;
 mod pipeline;
+mod probes;
 mod receiver;
 mod reference;
 mod replay;
@@ -23,6 +24,7 @@ mod serve;
 mod simulate;
 mod spells;
 mod sql;
+mod subsets;
 mod telemetry;
 mod times;
 mod topics;
@@ -95,6 +97,10 @@ enum Command {
     Reference(reference::ReferenceCommand),
     /// Holds the false alarms that were promised against the alarms that came.
     Budget(budget::BudgetArgs),
+    /// Estimates the estate's accuracy from the labels of probes, and where they see nothing.
+    Probes(probes::ProbesArgs),
+    /// Finds the cohorts whose error grows faster than the estate's.
+    Subsets(subsets::SubsetsArgs),
     /// Adds, lists and revokes devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -213,6 +219,8 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
         Command::Model(command) => model::run(&config, &dir, command, format).await?,
         Command::Reference(command) => reference::run(&config, &dir, command, format).await?,
         Command::Budget(args) => budget::run(&config, &dir, &args, format).await?,
+        Command::Probes(args) => probes::run(&config, &dir, &args, format).await?,
+        Command::Subsets(args) => subsets::run(&config, &dir, &args, format).await?,
         Command::Device(command) => device::run(&config, &dir, command, format).await?,
         Command::Replay(args) => replay::run(args, format, cli.quiet).await?,
         Command::Simulate(args) => simulate::run(&config, &dir, args, format, cli.quiet).await?,

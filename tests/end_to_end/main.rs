@@ -14,3 +14,4 @@ mod otlp;
 mod performance;
 mod reference;
 mod serve;
+mod subsets;

@@ -32,7 +32,7 @@ const PAIRS_MAX: usize = 1_024;
 const SEARCHED_MAX: usize = 24;
 /// Attributes by which of two cohorts of the same cells is named: a place before a build, a build
 /// before a role.
-const NAMED_FIRST: [&str; 7] = [
+pub(crate) const NAMED_FIRST: [&str; 7] = [
     "site", "region", "firmware", "hardware", "variant", "link", "role",
 ];
 
