@@ -33,7 +33,7 @@ use driftline_schemas::source::ATTRIBUTES;
 pub(crate) use peel::NAMED_FIRST;
 pub use peel::{CAUSES_MAX, Cause, Known, Peeling, peel};
 pub use rank::{rank_attributes, rank_signals};
-pub use sql::{PROFILES_TABLE, Query, sql};
+pub use sql::{INFERENCES_TABLE, PROFILES_TABLE, Pair, Query, sql};
 pub use text::{ABOUT_THE_PAST, Story};
 
 /// What one cell contributes to the deviation of one score over one span.

@@ -13,6 +13,7 @@
 //! - [`compare`]: two tables column by column, at a false-alarm rate for the whole comparison
 //! - [`compat`]: what SciPy, Evidently and NannyML answer where their definitions differ
 //! - [`detector`]: change detectors on a stream of numbers, by name, with serialisable state
+//! - [`joint`]: what the signal that looks at features together is computed with
 //! - [`performance`]: how well a model does, with labels and without
 //! - [`random`]: numbers by a seed, to deal rows and to simulate
 //! - [`subsets`]: cohorts whose error grows faster than the estate's
@@ -26,6 +27,7 @@ pub mod distance;
 pub mod error;
 pub mod explain;
 pub mod hypothesis;
+pub mod joint;
 pub mod performance;
 pub mod random;
 pub mod sample;

@@ -10,11 +10,13 @@
 //!
 //! - here: [`pack`] and what goes into it
 //! - [`infer`]: feature types and resolutions from values
+//! - `joint`: what the signal that looks at features together is computed with
 //! - [`mod@reference`]: layout, reference profile and calibration
 //! - [`sbom`]: the software bill of materials
 //! - [`table`]: rows as columns
 
 mod infer;
+mod joint;
 mod reference;
 mod sbom;
 pub mod table;
@@ -27,6 +29,7 @@ use driftline_schemas::bundle::{
     MANIFEST_FILE, MANIFEST_FORMAT, MODEL_FILE, Manifest, ManifestError, OutputSpec,
     REFERENCE_FILE, SBOM_FILE, Task,
 };
+use driftline_schemas::joint::JOINT_FILE;
 use driftline_schemas::profile::ProfileError;
 
 use crate::features::Encoders;
@@ -51,6 +54,9 @@ pub enum PackError {
     /// A profile cannot be made.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// The features cannot be looked at together.
+    #[error("signal \"joint\": {0}")]
+    Joint(#[from] driftline_drift::joint::LearnError),
     /// What was made does not pass the check that readers make.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -100,6 +106,9 @@ pub struct Draft {
     pub features: Vec<String>,
     /// Columns that the emitter will report beside the inputs.
     pub signals: Vec<String>,
+    /// Features that are looked at together, as the signal `joint`; empty: all that are numbers; `None`: there
+    /// is no such signal.
+    pub joint: Option<Vec<String>>,
     /// What is said of features and extra signals, by name.
     pub overrides: BTreeMap<String, FeatureOverride>,
     /// Regression and anomaly: unit of last place of the output; else inferred.
@@ -121,6 +130,7 @@ impl Draft {
             classes: Vec::new(),
             features: Vec::new(),
             signals: Vec::new(),
+            joint: None,
             overrides: BTreeMap::new(),
             output_resolution: None,
             output_unit: String::new(),
@@ -170,9 +180,10 @@ pub fn pack(input: &PackInput<'_>) -> Result<Packed, PackError> {
         return Err(PackError::NoRows);
     }
     let mut notes = Vec::new();
-    let (manifest, model, predictions) = manifest(input, &mut notes)?;
+    let (mut manifest, model, predictions) = manifest(input, &mut notes)?;
     drop(model);
-    let made = reference::make(input, &manifest, &predictions, &mut notes)?;
+    let joint = joint::make(input, &mut manifest, &mut notes)?;
+    let made = reference::make(input, &manifest, &predictions, joint.as_ref(), &mut notes)?;
     let mut files = BTreeMap::from([
         (MANIFEST_FILE.to_owned(), manifest.to_toml()?.into_bytes()),
         (MODEL_FILE.to_owned(), input.onnx.to_vec()),
@@ -182,6 +193,9 @@ pub fn pack(input: &PackInput<'_>) -> Result<Packed, PackError> {
             made.calibration.to_json().into_bytes(),
         ),
     ]);
+    if let Some(made) = joint {
+        files.insert(JOINT_FILE.to_owned(), made.joint.to_json().into_bytes());
+    }
     let sums = Digest::of(&files).files;
     files.insert(
         SBOM_FILE.to_owned(),
@@ -250,6 +264,7 @@ fn manifest(
             .iter()
             .map(|name| feature(name, notes))
             .collect::<Result<_, _>>()?,
+        joint: None,
     };
     manifest.check()?;
     let model = Model::load(input.onnx, &manifest)?;

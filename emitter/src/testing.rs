@@ -44,9 +44,15 @@ impl RoundTo for f64 {
 
 /// Files of a bundle of that model.
 pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
+    files_with(None)
+}
+
+/// The same, with the signal that looks at features together where it is asked for.
+pub(crate) fn files_with(joint: Option<Vec<String>>) -> BTreeMap<String, Vec<u8>> {
     let rows = rows(500);
     let mut draft = Draft::new("boiler", "1.0.0", Task::Classification);
     draft.classes = vec!["ok".into(), "hot".into()];
+    draft.joint = joint;
     pack(&PackInput {
         draft,
         onnx: THRESHOLD,
@@ -64,7 +70,12 @@ pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
 
 /// The bundle's runtime.
 pub(crate) fn runtime() -> Arc<Runtime> {
-    let bundle = Bundle::from_files(files()).unwrap();
+    runtime_of(files())
+}
+
+/// The runtime of a bundle.
+pub(crate) fn runtime_of(files: BTreeMap<String, Vec<u8>>) -> Arc<Runtime> {
+    let bundle = Bundle::from_files(files).unwrap();
     Runtime::load(Arc::new(bundle)).unwrap()
 }
 

@@ -30,6 +30,7 @@ fn manifest(task: Task, features: usize, classes: &[&str]) -> Manifest {
             ..OutputSpec::default()
         },
         signals: Vec::new(),
+        joint: None,
     }
 }
 

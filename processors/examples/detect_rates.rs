@@ -2,6 +2,10 @@
 //! fault at one site, found with exactly that scope.
 //!
 //! `cargo run -p driftline-processors --example detect_rates -- --seeds 200 [--from 0] [--verbose]`
+//!
+//! With `--turn -0.8` the fault is always that temperature and humidity, which go together by 0.8 (`--together`),
+//! do so by −0.8 at the site, while each by itself stays as it was; `--blind` packs the bundle without the signal
+//! that looks at them together.
 
 #[path = "../src/detect/tests/estate.rs"]
 #[allow(
@@ -49,20 +53,31 @@ fn main() -> Result<()> {
             .unwrap_or(otherwise)
     };
     let (from, seeds) = (number("--from", 0.0) as u64, number("--seeds", 20.0) as u64);
-    let verbose = arguments.iter().any(|argument| argument == "--verbose");
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let verbose = has("--verbose");
+    let turn = has("--turn").then(|| number("--turn", -0.8));
     let shape = Shape {
         correlation: number("--correlation", 0.8),
         weather_sd: number("--weather", 0.1),
         device_sd: number("--device-sd", 0.3),
+        together: match turn.is_some() {
+            true => number("--together", 0.8),
+            false => 0.0,
+        },
+        joint: turn.is_some() && !has("--blind"),
         ..Shape::default()
     };
     let (mut exact, mut false_alarms, mut missed, mut extra) = (0, 0, 0, 0);
     let mut delays = Vec::new();
     for seed in from..from + seeds {
         let site = (seed % 8) as usize;
-        let (kind, fault) = match seed % 4 {
-            3 => (FindingKind::ConceptDrift, Fault::Flip { site }),
-            n => {
+        let (kind, fault) = match (turn, seed % 4) {
+            (Some(correlation), _) => {
+                let fault = Fault::Together { site, correlation };
+                (FindingKind::InputDrift, fault)
+            }
+            (None, 3) => (FindingKind::ConceptDrift, Fault::Flip { site }),
+            (None, n) => {
                 let sd = 0.8 + 0.1 * n as f64;
                 (FindingKind::InputDrift, Fault::Shift { site, sd })
             }

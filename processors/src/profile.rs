@@ -42,7 +42,7 @@ use arrow::array::RecordBatch;
 use driftline_log::runner::{Offsets, Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Log, Output, Record, StageSpec, StateDelta};
 use driftline_schemas::packed::{PackedFrame, PackedRecord, SchemaCache};
-use driftline_schemas::profile::{Layout, ProfileKey};
+use driftline_schemas::profile::ProfileKey;
 use driftline_schemas::rows::Kind;
 use driftline_schemas::topic;
 
@@ -53,6 +53,7 @@ pub use config::ProfileConfig;
 use intake::letter;
 use output::{Writer, watermark_only};
 use plan::ProfilePlan;
+use rows::{Counted, Together};
 use stats::Ages;
 pub use stats::ProfileStats;
 
@@ -87,11 +88,13 @@ struct Planned {
     plan: ProfilePlan,
     /// Indices of the signals' columns in the record's batch.
     columns: Vec<usize>,
+    /// The signal that has no column of its own, where the bundle has one.
+    together: Option<Together>,
     /// Rows of one run at most.
     run_rows: usize,
 }
 
-/// (layout digest, fingerprint of the rows).
+/// (what is counted and how, fingerprint of the rows).
 type PlanKey = (u64, u32);
 /// (tenant, model, version, plan).
 type JobKey = (Arc<str>, Arc<str>, Arc<str>, PlanKey);
@@ -114,7 +117,7 @@ pub struct ProfileStage {
     partitions: BTreeMap<u32, Partition>,
     limits: AttributeLimits,
     /// By tenant, model, version and variant.
-    layouts: HashMap<[Arc<str>; 4], Arc<Layout>>,
+    layouts: HashMap<[Arc<str>; 4], Counted>,
     plans: HashMap<PlanKey, Planned>,
     schemas: SchemaCache,
 }

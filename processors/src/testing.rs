@@ -10,6 +10,7 @@ use driftline_schemas::bundle::{
     REFERENCE_FILE, SBOM_FILE,
 };
 use driftline_schemas::clock::{Clock, ManualClock};
+use driftline_schemas::joint::{JOINT_FILE, Joint};
 use driftline_schemas::packed::{PackedBuilder, RecordHead};
 use driftline_schemas::profile::reference::Season;
 use driftline_schemas::profile::{Layout, Profile, Reference, SignalLayout};
@@ -54,6 +55,18 @@ pub(crate) fn bundle() -> Arc<Bundle> {
 
 /// A bundle of a manifest; numeric signals have these edges, or some that suit the test model.
 pub(crate) fn bundle_of(manifest: &str, edges: &[i32]) -> Arc<Bundle> {
+    bundle_with(manifest, edges, None)
+}
+
+/// The test model, its mode taken for a number, with the signal that looks at both features together.
+pub(crate) fn bundle_with_joint(joint: &Joint) -> Arc<Bundle> {
+    let categories = "type = \"categorical\"\ncategories = [\"heat\", \"idle\", \"off\"]";
+    let manifest = MANIFEST.replace(categories, "type = \"numeric\"\nresolution = 1.0")
+        + "\n[joint]\nfeatures = [\"temp\", \"mode\"]\n";
+    bundle_with(&manifest, &[], Some(joint))
+}
+
+fn bundle_with(manifest: &str, edges: &[i32], joint: Option<&Joint>) -> Arc<Bundle> {
     let parsed = Manifest::parse(manifest).unwrap();
     let signals = parsed.signals().into_iter().map(|signal| {
         let numeric = matches!(
@@ -81,6 +94,7 @@ pub(crate) fn bundle_of(manifest: &str, edges: &[i32]) -> Arc<Bundle> {
         (CALIBRATION_FILE.to_owned(), b"{}".to_vec()),
         (SBOM_FILE.to_owned(), b"{}".to_vec()),
     ]);
+    files.extend(joint.map(|joint| (JOINT_FILE.to_owned(), joint.to_json().into_bytes())));
     let digest = serde_json::to_vec(&Digest::of(&files)).unwrap();
     files.insert(DIGEST_FILE.to_owned(), digest);
     Arc::new(Bundle::from_files(files).unwrap())

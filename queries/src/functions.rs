@@ -6,12 +6,14 @@
 //! | `psi`, `js`, `kl`, `hellinger`, `tv`, `linf`, `ks` `(reference, current)` | distance |
 //! | `wasserstein`, `energy` `(reference, current, positions)` | distance, in the positions' unit |
 //! | `ks_test`, `chi2_test`, `g_test` `(reference, current)` | `{statistic, p_value}` |
+//! | `joint(event_time, features, text)` | the signal `joint` of a row, `text` as `driftline model show` prints it |
 //! | `profile(column, edges)` | aggregate: counts per bin, one bin more than edges |
 //! | `merge_bins(counts)` | aggregate: element-wise sum of lists of counts |
 //!
 //! Where a side has no rows, or an argument is null, the result is null: there is nothing to compare.
 
 mod aggregates;
+mod joint;
 mod pairwise;
 
 use datafusion::prelude::SessionContext;
@@ -21,6 +23,7 @@ pub fn register(context: &SessionContext) {
     for function in pairwise::all() {
         context.register_udf(function);
     }
+    context.register_udf(joint::function());
     for function in aggregates::all() {
         context.register_udaf(function);
     }
@@ -75,6 +78,43 @@ mod tests {
             text.contains("[11, 22]") && text.contains("[5, 5]"),
             "{text}"
         );
+    }
+
+    /// The signal of rows is that of the code which counts them; a row that lacks a feature has none, and
+    /// neither has one without features.
+    #[tokio::test]
+    async fn joint_distances_are_those_that_are_counted() {
+        let text = r#"{"format":1,"season":"none","features":[
+            {"name":"a","at":0,"resolution":0.1,"centers":[25600]},
+            {"name":"b","at":2,"resolution":0.01,"centers":[0]}],
+            "weights":[[0.00390625],[0.0,0.001953125]],"ties":[]}"#;
+        let of =
+            |rows: &str| format!("SELECT joint(now(), f, '{text}') AS d FROM (VALUES {rows}) t(f)");
+        // (12 − 10)/0.1 = 20 codes from the mean, 400; 3 codes at half the weight, 2.25; halved.
+        let table = answer(&of(
+            "(make_array(12.0, 7.0, 0.03)), (make_array(12.0, 7.0, NULL))",
+        ))
+        .await;
+        assert!(table.contains("201.125"), "{table}");
+        assert_eq!(table.lines().count(), 6, "{table}");
+        let table = answer(&of("(make_array(10.0, 7.0, 0.0)), (make_array(10.0))")).await;
+        assert!(table.contains("| 0.0"), "{table}");
+        let context = SessionContext::new();
+        register(&context);
+        for (sql, why) in [
+            ("SELECT joint(now(), 1, 'x')", "features"),
+            ("SELECT joint(now(), [1.0], 'x')", "joint.json"),
+            (
+                "SELECT joint(now(), f, t) FROM (VALUES ([1.0], 'x')) v(f, t)",
+                "in the statement",
+            ),
+        ] {
+            let error = match context.sql(sql).await {
+                Err(error) => error,
+                Ok(frame) => frame.collect().await.unwrap_err(),
+            };
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use files::{Bundle, BundleError, Digest};
 
+use crate::joint::{JOINT_RESOLUTION, JOINT_SIGNAL, JointSpec};
 use crate::limits::{CATEGORIES_MAX, FEATURES_MAX, STRING_BYTES_MAX};
 use crate::quantity;
 
@@ -150,6 +151,10 @@ pub struct Manifest {
     /// Extra signals that the emitter computes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<Feature>,
+    /// Features that are looked at together, as the signal `joint`; its numbers are in
+    /// [`crate::joint::JOINT_FILE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint: Option<JointSpec>,
 }
 
 /// Where a signal comes from.
@@ -164,6 +169,8 @@ pub enum SignalRole {
     Confidence,
     /// Computed by the emitter.
     Extra,
+    /// Computed from the inputs wherever rows are counted ([`crate::joint`]).
+    Joint,
     /// Right or wrong, or by how much: known once the truth is.
     Error,
 }
@@ -171,7 +178,7 @@ pub enum SignalRole {
 /// One monitored quantity of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
-    /// Name: the feature's, or one of [`RESERVED_SIGNALS`].
+    /// Name: the feature's, one of [`RESERVED_SIGNALS`], or `joint`.
     pub name: String,
     /// Where it comes from.
     pub role: SignalRole,
@@ -256,6 +263,9 @@ impl Manifest {
             }
             check_kind(&field, &feature.kind)?;
         }
+        if let Some(problem) = self.joint.as_ref().and_then(|joint| joint.problem(self)) {
+            return Err(wrong(JOINT_SIGNAL, problem));
+        }
         self.check_output()
     }
 
@@ -279,7 +289,7 @@ impl Manifest {
     }
 
     /// Every signal of the model, in the order that profiles keep them: inputs, prediction,
-    /// confidence, extra signals, error.
+    /// confidence, extra signals, `joint` where it was asked for, error.
     pub fn signals(&self) -> Vec<Signal> {
         let mut signals: Vec<Signal> = self
             .features
@@ -310,6 +320,15 @@ impl Manifest {
             name: feature.name.clone(),
             role: SignalRole::Extra,
             kind: feature.kind.clone(),
+        }));
+        signals.extend(self.joint.as_ref().map(|_| Signal {
+            name: JOINT_SIGNAL.into(),
+            role: SignalRole::Joint,
+            kind: FeatureType::Numeric {
+                resolution: JOINT_RESOLUTION,
+                unit: String::new(),
+                range: None,
+            },
         }));
         signals.push(Signal {
             name: "error".into(),
@@ -396,71 +415,4 @@ fn check_kind(field: &str, kind: &FeatureType) -> Result<(), ManifestError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = r#"
-format = 1
-name = "boiler"
-version = "1.0.0"
-task = "classification"
-
-[[features]]
-name = "temp"
-type = "numeric"
-resolution = 0.01
-unit = "°C"
-
-[[features]]
-name = "mode"
-type = "categorical"
-categories = ["heat", "idle"]
-
-[output]
-classes = ["ok", "fail"]
-"#;
-
-    #[test]
-    fn a_manifest_gives_its_signals_in_order_and_survives_a_round_trip() {
-        let manifest = Manifest::parse(TEXT).unwrap();
-        let names: Vec<_> = manifest
-            .signals()
-            .into_iter()
-            .map(|signal| signal.name)
-            .collect();
-        assert_eq!(names, ["temp", "mode", "prediction", "confidence", "error"]);
-        assert_eq!(
-            Manifest::parse(&manifest.to_toml().unwrap()).unwrap(),
-            manifest
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let twice = TEXT.replace("name = \"mode\"", "name = \"temp\"");
-        assert!(
-            Manifest::parse(&twice)
-                .unwrap_err()
-                .to_string()
-                .contains("\"temp\"")
-        );
-        let reserved = TEXT.replace("name = \"mode\"", "name = \"error\"");
-        assert!(
-            Manifest::parse(&reserved)
-                .unwrap_err()
-                .to_string()
-                .contains("reserved")
-        );
-        let resolution = TEXT.replace("0.01", "0.0");
-        assert!(
-            Manifest::parse(&resolution)
-                .unwrap_err()
-                .to_string()
-                .contains("above 0")
-        );
-        assert_eq!(
-            Manifest::parse(&TEXT.replace("format = 1", "format = 9")),
-            Err(ManifestError::Format(9))
-        );
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@
 //! - [`source`]: who sent a frame and in what state; identity of an inference
 //! - [`quantity`]: numbers as integers in a declared resolution
 //! - [`bundle`]: a model version as shipped, and the signals that it declares
+//! - [`joint`]: the signal that looks at the features together
 //! - [`profile`]: the mergeable summary, its layout, binning and encoding
 //! - [`measure`]: comparisons, findings and alerts
 //! - [`registry`]: devices and bundles, as the registry topic tells them
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod deadletter;
 pub mod frame;
 mod ipc;
+pub mod joint;
 pub mod limits;
 pub mod measure;
 pub mod packed;

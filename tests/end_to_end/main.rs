@@ -9,6 +9,7 @@ mod determinism;
 mod fleet;
 mod gas;
 mod harness;
+mod joint;
 mod kafka;
 mod otlp;
 mod performance;

@@ -46,7 +46,7 @@ const OUTPUT_WEIGHT: f64 = 0.1;
 pub fn stream_weight(role: SignalRole) -> f64 {
     match role {
         SignalRole::Output | SignalRole::Confidence => OUTPUT_WEIGHT,
-        SignalRole::Input | SignalRole::Extra | SignalRole::Error => 1.0,
+        SignalRole::Input | SignalRole::Extra | SignalRole::Joint | SignalRole::Error => 1.0,
     }
 }
 

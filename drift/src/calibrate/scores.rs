@@ -91,8 +91,9 @@ pub(super) fn scores_of(layout: &SignalLayout, reference: &SignalProfile) -> Vec
     } else {
         categorical(reference)
     };
-    // A missing truth is no property of the estate's errors.
-    if layout.signal.role != SignalRole::Error {
+    // A missing truth is no property of the estate's errors, and a row without a joint value lacks a feature,
+    // whose own signal says so.
+    if !matches!(layout.signal.role, SignalRole::Error | SignalRole::Joint) {
         let other = match layout.is_numeric() {
             true => ScoreKind::NonFinite,
             false => ScoreKind::Unseen,

@@ -229,6 +229,7 @@ fn words_and_sql() {
     let story = Story {
         signal: "temp",
         error: false,
+        together: false,
         unit: "°C",
         kind: ScoreKind::Location,
         category: None,
@@ -261,10 +262,66 @@ fn words_and_sql() {
         cohort: &scope,
         start_us: 1,
         end_us: 2,
+        pairs: &[],
         reference_bins: &[3, 4],
     });
     assert_eq!(
         text,
         "SELECT psi(make_array(3, 4), merge_bins(bins)) AS psi, merge_bins(bins) AS bins FROM profiles WHERE tenant = 'o''hara' AND model = 'boiler' AND version = '1.0.0' AND signal = 'temp' AND pane_start >= to_timestamp_micros(1) AND pane_start < to_timestamp_micros(2) AND site = 'north-2'"
+    );
+}
+
+/// Features together are told as such, and the query asks the rows of the same cohort and span how the pairs
+/// go together now.
+#[test]
+fn features_together_in_words_and_sql() {
+    use crate::calibrate::{Against, Effect, EffectUnit, ScoreKind};
+    let scope = cohort("site=north-2");
+    let story = Story {
+        signal: "joint",
+        error: false,
+        together: true,
+        unit: "",
+        kind: ScoreKind::Location,
+        category: None,
+        scope: &scope,
+        effect: Effect {
+            value: 1.4,
+            lower: 1.0,
+            unit: EffectUnit::ReferenceSd,
+        },
+        against: Against::Reference,
+        now: 3.21,
+        before: 0.69,
+        since: "09:00",
+        of_estate: None,
+        others_unchanged: true,
+        ties: &[],
+        also: &[],
+        remarks: &[],
+        past: false,
+    };
+    assert_eq!(
+        story.tell(),
+        "the features at site=north-2 no longer go together as they did, and none was found to have moved by itself (joint, the distance of a row from training, has the median 3.21 against 0.690) since 09:00; other sites are unchanged"
+    );
+    let text = sql(&Query {
+        tenant: "acme",
+        model: "boiler",
+        version: "1.0.0",
+        signal: "joint",
+        cohort: &scope,
+        start_us: 1,
+        end_us: 2,
+        pairs: &[Pair {
+            names: ["temp", "a \"b\""],
+            at: [0, 3],
+            correlation: -0.8,
+        }],
+        reference_bins: &[3, 4],
+    });
+    assert_eq!(
+        text,
+        "SELECT psi(make_array(3, 4), merge_bins(bins)) AS psi, merge_bins(bins) AS bins, (SELECT corr(features[1], features[4]) FILTER (WHERE NOT isnan(features[1]) AND NOT isnan(features[4])) FROM inferences WHERE tenant = 'acme' AND model = 'boiler' AND version = '1.0.0' AND event_time >= to_timestamp_micros(1) AND event_time < to_timestamp_micros(2) AND site = 'north-2') AS \"temp with a \"\"b\"\"\", -0.800 AS \"temp with a \"\"b\"\" in training\" FROM profiles WHERE tenant = 'acme' AND model = 'boiler' AND version = '1.0.0' AND signal = 'joint' AND pane_start >= to_timestamp_micros(1) AND pane_start < to_timestamp_micros(2) AND site = 'north-2'"
     );
 }

@@ -16,6 +16,8 @@ pub struct Story<'a> {
     pub signal: &'a str,
     /// Whether it is the error signal.
     pub error: bool,
+    /// Whether it is the signal that looks at the features together.
+    pub together: bool,
     /// Unit of its values, may be empty.
     pub unit: &'a str,
     /// Score that decides.
@@ -28,7 +30,7 @@ pub struct Story<'a> {
     pub effect: Effect,
     /// Against what.
     pub against: Against,
-    /// Mean (numbers) or share (counts) now and before.
+    /// Mean (numbers), median (features together) or share (counts) now and before.
     pub now: f64,
     /// The same of what it is compared with.
     pub before: f64,
@@ -105,6 +107,15 @@ impl Story<'_> {
             Against::Past => "before:",
         };
         match self.kind {
+            ScoreKind::Location | ScoreKind::Scale if self.together => format!(
+                "the features {whom} no longer go together as they did{} ({signal}, the distance of a row from training, has the median {} {than} {})",
+                match self.others_unchanged {
+                    true => ", and none was found to have moved by itself",
+                    false => "",
+                },
+                self.number(*now),
+                self.number(*before)
+            ),
             ScoreKind::Location => {
                 let direction = if self.effect.value > 0.0 {
                     "higher"

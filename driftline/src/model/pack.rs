@@ -51,6 +51,10 @@ pub(crate) struct PackArgs {
     /// Columns that the emitter will report beside the inputs.
     #[arg(long, value_delimiter = ',')]
     signals: Vec<String>,
+    /// Adds a signal that looks at the numeric features together, or at these: it moves when their
+    /// correlations do, though each by itself stays as it was.
+    #[arg(long, value_name = "A,B,…", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    joint: Option<String>,
     /// Column with the truth.
     #[arg(long, value_name = "COL")]
     label: Option<String>,
@@ -236,6 +240,11 @@ fn draft(args: &PackArgs) -> Result<Draft> {
         classes: args.classes.clone(),
         features: args.features.clone(),
         signals: args.signals.clone(),
+        joint: args.joint.as_ref().map(|names| {
+            let names = names.split(',').map(str::trim);
+            let names = names.filter(|name| !name.is_empty());
+            names.map(str::to_owned).collect()
+        }),
         overrides,
         output_resolution: args.output_resolution,
         output_unit: args.output_unit.clone(),

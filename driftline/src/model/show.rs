@@ -61,12 +61,30 @@ fn document(bundle: &Bundle, signals: Value) -> Result<Value> {
             "notes": calibration.notes,
         },
         "signals": signals,
+        "joint": joint(bundle),
         // What writers of frames need, such as `clients/python`.
         "frames": {
             "inferences": bundle.inferences.describe(),
             "outcomes": bundle.outcomes.describe(),
         },
     }))
+}
+
+/// What the signal `joint` looks at, and how SQL gives it for raw rows; null without it.
+fn joint(bundle: &Bundle) -> Value {
+    let Some(joint) = &bundle.joint else {
+        return Value::Null;
+    };
+    let name = |at: usize| joint.features.get(at).map(|it| it.name.as_str());
+    let ties = joint
+        .ties
+        .iter()
+        .map(|tie| json!({ "a": name(tie.a), "b": name(tie.b), "correlation": tie.correlation }));
+    json!({
+        "features": joint.features.iter().map(|it| &it.name).collect::<Vec<_>>(),
+        "ties": ties.collect::<Vec<_>>(),
+        "sql": format!("joint(event_time, features, '{}')", joint.to_json().replace('\'', "''")),
+    })
 }
 
 fn heading(bundle: &Bundle) -> Result<()> {
@@ -89,6 +107,10 @@ fn heading(bundle: &Bundle) -> Result<()> {
         "calibrated on {} devices and {} hours",
         calibration.devices, calibration.windows
     )?;
+    if let Some(joint) = &bundle.joint {
+        let names: Vec<&str> = joint.features.iter().map(|it| it.name.as_str()).collect();
+        writeln!(out, "joint looks at {} together", names.join(", "))?;
+    }
     for note in &calibration.notes {
         writeln!(out, "note: {note}")?;
     }

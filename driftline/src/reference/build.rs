@@ -110,7 +110,12 @@ pub(super) async fn run(config: &Config, dir: &Path, args: &BuildArgs) -> Result
         .check()
         .map_err(|error| Usage(error.to_string()))?;
     let maker = Maker {
-        reading: Reading::new(tenant, &judged.reference.layout, &manifest)?,
+        reading: Reading::new(
+            tenant,
+            &judged.reference.layout,
+            judged.joint.as_deref(),
+            &manifest,
+        )?,
         layout: &judged.reference.layout,
         binners: binners(&judged.reference.layout),
         session: &session,

@@ -7,6 +7,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, TimestampMicrosecondType};
 use driftline_queries::Session;
 use driftline_schemas::bundle::{FeatureType, Manifest, SCORE_RESOLUTION, SignalRole, Task};
+use driftline_schemas::joint::Joint;
 use driftline_schemas::profile::Layout;
 use driftline_schemas::quantity::quantise;
 use driftline_schemas::source::device_hash;
@@ -20,6 +21,7 @@ use crate::lake::Selection;
 enum From {
     Feature(usize),
     Extra(usize),
+    Joint,
     Prediction,
     Confidence,
     Error,
@@ -29,6 +31,7 @@ enum From {
 #[derive(Debug)]
 pub(super) struct Reading {
     signals: Vec<(From, f64)>,
+    joint: Option<Joint>,
     task: Task,
     /// Resolution of the output.
     output: f64,
@@ -44,11 +47,18 @@ pub(super) struct Row<'a> {
 }
 
 impl Reading {
-    /// Finds the signals of a layout in the rows of a version with this manifest.
+    /// Finds the signals of a layout in the rows of a version with this manifest; `joint` is what the
+    /// layout's signal of that name is computed with.
     ///
     /// # Errors
     /// A signal that the version does not have, or has with another type or resolution.
-    pub(super) fn new(tenant: &str, layout: &Layout, rows_of: &Manifest) -> Result<Self> {
+    pub(super) fn new(
+        tenant: &str,
+        layout: &Layout,
+        joint: Option<&Joint>,
+        rows_of: &Manifest,
+    ) -> Result<Self> {
+        let joint = joint.map(|joint| in_rows_of(joint, rows_of)).transpose()?;
         let its = rows_of.signals();
         let index = |features: &[driftline_schemas::bundle::Feature], name: &str| {
             features.iter().position(|feature| feature.name == name)
@@ -56,7 +66,7 @@ impl Reading {
         let mut signals = Vec::new();
         for wanted in layout.signals() {
             let signal = &wanted.signal;
-            if !its.contains(signal) {
+            if signal.role != SignalRole::Joint && !its.contains(signal) {
                 bail!(
                     "signal {:?}: {}@{} has none of that name and type, so its rows cannot be counted for this version: take rows of the version itself",
                     signal.name,
@@ -67,6 +77,7 @@ impl Reading {
             let place = match signal.role {
                 SignalRole::Input => index(&rows_of.features, &signal.name).map(From::Feature),
                 SignalRole::Extra => index(&rows_of.signals, &signal.name).map(From::Extra),
+                SignalRole::Joint => joint.as_ref().map(|_| From::Joint),
                 SignalRole::Output => Some(From::Prediction),
                 SignalRole::Confidence => Some(From::Confidence),
                 SignalRole::Error => Some(From::Error),
@@ -81,6 +92,7 @@ impl Reading {
         };
         Ok(Self {
             signals,
+            joint,
             task: rows_of.task,
             output,
             tenant: tenant.to_owned(),
@@ -136,6 +148,12 @@ impl Reading {
         match place {
             From::Feature(at) => Some(at_of(&columns.features, row, at).map(code)),
             From::Extra(at) => Some(at_of(&columns.signals, row, at).map(code)),
+            From::Joint => Some(self.joint.as_ref().and_then(|joint| {
+                joint.value(columns.times.value(row), |feature| {
+                    let value = at_of(&columns.features, row, feature.at)?;
+                    Some(quantise(value.into(), feature.resolution))
+                })
+            })),
             From::Prediction => Some(self.prediction(columns, row)),
             From::Confidence => {
                 let value = get(&columns.confidence, row);
@@ -162,6 +180,27 @@ impl Reading {
             }
         }
     }
+}
+
+/// The same signal over the rows of another version, where its features may stand in other places.
+fn in_rows_of(joint: &Joint, rows_of: &Manifest) -> Result<Joint> {
+    let mut joint = joint.clone();
+    for feature in &mut joint.features {
+        let mut all = rows_of.features.iter();
+        let found = all.position(|it| {
+            let FeatureType::Numeric { resolution, .. } = it.kind else {
+                return false;
+            };
+            it.name == feature.name && resolution == feature.resolution
+        });
+        feature.at = found.with_context(|| {
+            format!(
+                "signal \"joint\" looks at {:?}: {}@{} has no number of that name and resolution, so its rows cannot be counted for this version: take rows of the version itself",
+                feature.name, rows_of.name, rows_of.version
+            )
+        })?;
+    }
+    Ok(joint)
 }
 
 /// The columns of a batch.

@@ -124,6 +124,10 @@ impl Open {
         for column in &batch.codes[inputs..] {
             next(column.get(row).copied())?;
         }
+        if let Some(joint) = &runtime.bundle().joint {
+            let time_us = batch.times_us[row];
+            next(joint.value(time_us, |it| batch.codes.get(it.at)?.get(row).copied()))?;
+        }
         // The error is not known here, so that signal is left without rows.
         counter.rows(device_hash, 1);
         self.counted += 1;

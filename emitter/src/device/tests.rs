@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::journal::DiskJournal;
 use super::*;
-use crate::testing::{NOW_US, config, runtime};
+use crate::testing::{NOW_US, config, files_with, runtime, runtime_of};
 
 fn acknowledged() -> Reply {
     Reply::Acknowledged { body: None }
@@ -223,10 +223,15 @@ fn a_denied_device_keeps_its_frames() {
     assert!(device.due_us().unwrap() >= NOW_US + crate::limits::BACKOFF_MAX_US / 2);
 }
 
-/// A device that profiles counts what the pipeline counts from its rows.
+/// A device that profiles counts what the pipeline counts from its rows, the signal that looks at the
+/// features together included.
 #[test]
 fn profiles_are_those_of_the_rows() {
-    let runtime = runtime();
+    profiles_as_rows(runtime());
+    profiles_as_rows(runtime_of(files_with(Some(Vec::new()))));
+}
+
+fn profiles_as_rows(runtime: Arc<Runtime>) {
     let mut by_rows = Device::new(Arc::clone(&runtime), config(1));
     let mut by_profile = Device::new(
         Arc::clone(&runtime),
@@ -259,12 +264,23 @@ fn profiles_are_those_of_the_rows() {
         let rows = rows_of(&frame);
         counter.rows(by_rows.device_hash(), rows.len() as u64);
         // Event time, two features, prediction, confidence; signals have no event time.
-        for (signal, column) in rows.columns[1..5].iter().enumerate() {
-            let Column::Int32(values) = column else {
-                panic!("signals are integers");
-            };
-            for value in values.iter() {
+        let codes = |at: usize| match &rows.columns[at] {
+            Column::Int32(values) => values,
+            _ => panic!("signals are integers"),
+        };
+        for signal in 0..4 {
+            for value in codes(signal + 1).iter() {
                 counter.value(signal, value.copied()).unwrap();
+            }
+        }
+        for row in 0..rows.len() {
+            if let Some(joint) = &runtime.bundle().joint {
+                let time_us = match &rows.columns[0] {
+                    Column::Time(times) => times.values[row],
+                    _ => panic!("the first column is the event time"),
+                };
+                let value = joint.value(time_us, |it| codes(it.at + 1).get(row).copied());
+                counter.value(4, value).unwrap();
             }
         }
     }

@@ -11,6 +11,7 @@ use driftline_schemas::quantity;
 use driftline_schemas::rows::Values;
 use driftline_schemas::source::device_hash;
 
+use super::joint::{self, Made as JointMade};
 use super::{PackError, PackInput};
 use crate::features::{Encoders, Value};
 use crate::model::Predictions;
@@ -26,10 +27,12 @@ pub(super) fn make(
     input: &PackInput<'_>,
     manifest: &Manifest,
     predictions: &Predictions,
+    joint: Option<&JointMade>,
     notes: &mut Vec<String>,
 ) -> Result<Made, PackError> {
-    let columns = columns(input, manifest, predictions)?;
-    let layout = layout(input, manifest, &columns, notes)?;
+    let columns = columns(input, manifest, predictions, joint)?;
+    let joint_is_new = joint.is_some_and(|joint| !joint.kept);
+    let layout = layout(input, manifest, &columns, joint_is_new, notes)?;
     let groups = Groups::of(input);
     let season = season(input, notes);
     let counting = Counting::new(&layout, &columns);
@@ -72,19 +75,26 @@ fn columns(
     input: &PackInput<'_>,
     manifest: &Manifest,
     predictions: &Predictions,
+    joint: Option<&JointMade>,
 ) -> Result<Vec<SignalColumn>, PackError> {
     let encoders = Encoders::new(manifest);
     let features = encoders.features.iter().chain(&encoders.signals);
-    let mut coded = manifest
+    let coded = manifest
         .features
         .iter()
         .chain(&manifest.signals)
         .zip(features)
         .map(|(feature, encoder)| -> Result<Values<i32>, PackError> {
             Ok(input.rows.column(&feature.name)?.codes(encoder))
-        });
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let together = joint.map(|made| {
+        let features: Vec<&Values<i32>> = coded.iter().take(manifest.features.len()).collect();
+        joint::values(&made.joint, &features, input)
+    });
+    let mut coded = coded.into_iter();
     let prediction = prediction_codes(manifest, predictions);
-    manifest
+    Ok(manifest
         .signals()
         .iter()
         .map(|signal| {
@@ -92,11 +102,12 @@ fn columns(
                 values,
                 counts_missing: true,
             };
-            Ok(match signal.role {
+            match signal.role {
                 SignalRole::Input | SignalRole::Extra => counted(
                     // One per feature and extra signal, which come in this order.
-                    coded.next().unwrap_or_else(|| Ok(Values::default()))?,
+                    coded.next().unwrap_or_default(),
                 ),
+                SignalRole::Joint => counted(together.clone().unwrap_or_default()),
                 SignalRole::Output => counted(prediction.clone()),
                 SignalRole::Confidence => counted(
                     (0..input.rows.len())
@@ -110,9 +121,9 @@ fn columns(
                     values: errors(input, manifest, &encoders, &prediction),
                     counts_missing: false,
                 },
-            })
+            }
         })
-        .collect()
+        .collect())
 }
 
 fn prediction_codes(manifest: &Manifest, predictions: &Predictions) -> Values<i32> {
@@ -152,6 +163,7 @@ fn layout(
     input: &PackInput<'_>,
     manifest: &Manifest,
     columns: &[SignalColumn],
+    joint_is_new: bool,
     notes: &mut Vec<String>,
 ) -> Result<Layout, PackError> {
     let bins = input.bins.clamp(2, EDGES_MAX + 1);
@@ -168,11 +180,12 @@ fn layout(
                 };
             }
             if let Some((_, kept)) = old.and_then(|old| old.signal(&signal.name)) {
-                if kept.signal == signal {
+                let other = signal.role == SignalRole::Joint && joint_is_new;
+                if kept.signal == signal && !other {
                     return kept.clone();
                 }
                 notes.push(format!(
-                    "signal {:?} has changed its type or resolution: it gets new edges, and its profiles do not compare with the old version's",
+                    "signal {:?} has changed its type, its resolution or what it looks at: it gets new edges, and its profiles do not compare with the old version's",
                     signal.name
                 ));
             }

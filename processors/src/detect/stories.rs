@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use driftline_drift::calibrate::{Against, ScoreKind, exact};
+use driftline_drift::calibrate::{Against, ScoreKind, SignalCalibration, exact};
 use driftline_drift::explain::{Cause, Known, Part, belongs, peel};
 use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::measure::{Cohort, Finding, FindingKind, FindingState};
@@ -73,16 +73,21 @@ pub(super) struct OpenStory {
 }
 
 impl OpenStory {
-    /// The signal with most evidence.
-    pub(super) fn strongest(&self) -> Option<(usize, &Moved)> {
+    /// The signal with most evidence. Where a feature by itself has moved, that is what is told: the
+    /// features together then move with it.
+    pub(super) fn strongest(&self, signals: &[SignalCalibration]) -> Option<(usize, &Moved)> {
         self.signals
             .iter()
-            .max_by(|a, b| a.1.evidence.total_cmp(&b.1.evidence).then(b.0.cmp(a.0)))
+            .max_by(|(a, of_a), (b, of_b)| {
+                let single = |signal: usize| signals[signal].role != SignalRole::Joint;
+                let surer = of_a.evidence.total_cmp(&of_b.evidence);
+                single(**a).cmp(&single(**b)).then(surer).then(b.cmp(a))
+            })
             .map(|(signal, moved)| (*signal, moved))
     }
 
-    fn effect(&self) -> f64 {
-        self.strongest()
+    fn effect(&self, signals: &[SignalCalibration]) -> f64 {
+        self.strongest(signals)
             .map_or(0.0, |(_, moved)| moved.effect.abs())
     }
 }
@@ -112,7 +117,7 @@ pub(super) fn key(id: &ModelId, kind: FindingKind, scope: &Cohort) -> String {
 
 fn kind_of(role: SignalRole) -> FindingKind {
     match role {
-        SignalRole::Input | SignalRole::Extra => FindingKind::InputDrift,
+        SignalRole::Input | SignalRole::Extra | SignalRole::Joint => FindingKind::InputDrift,
         SignalRole::Output | SignalRole::Confidence => FindingKind::OutputDrift,
         SignalRole::Error => FindingKind::ConceptDrift,
     }
@@ -151,6 +156,7 @@ impl Stories {
             }
         }
         self.grow(context, seen);
+        let calibrated = &context.subject.calibration.signals;
         let mut statements = self.recover(fold, context, window, rollup);
         let others = self.open.len();
         for at in 0..self.open.len() {
@@ -158,7 +164,7 @@ impl Stories {
             let is_new = match &story.said {
                 None => true,
                 Some(said) => {
-                    story.effect() >= said.effect * context.config.update_factor
+                    story.effect(calibrated) >= said.effect * context.config.update_factor
                         || story
                             .signals
                             .keys()
@@ -171,7 +177,7 @@ impl Stories {
                 statements.push(tell(fold, context, window, rollup, story, state, alone));
                 let said = LastSaid {
                     signals: story.signals.keys().copied().collect(),
-                    effect: story.effect(),
+                    effect: story.effect(calibrated),
                 };
                 self.open[at].said = Some(said);
             }
@@ -451,7 +457,8 @@ fn mean_within(parts: &[Part], scope: &Cohort) -> (f64, f64) {
     }
 }
 
-/// Signals of a kind that crossed, the surest first, each with its cohorts, the surest first.
+/// Signals of a kind that crossed, the surest first, each with its cohorts, the surest first. Features
+/// together come last: what moved by itself explains that they did.
 fn crossings<'a, 's>(
     context: &Context<'_>,
     kind: FindingKind,
@@ -471,7 +478,13 @@ fn crossings<'a, 's>(
     }
     all.sort_by(|a, b| {
         let least = |crossed: &[&Seen<'_>]| crossed.first().map_or(1.0, |s| s.verdict.decides_p);
-        least(&a.1).total_cmp(&least(&b.1)).then(a.0.cmp(&b.0))
+        let together =
+            |signal: usize| context.subject.calibration.signals[signal].role == SignalRole::Joint;
+        let surer = least(&a.1).total_cmp(&least(&b.1));
+        together(a.0)
+            .cmp(&together(b.0))
+            .then(surer)
+            .then(a.0.cmp(&b.0))
     });
     all
 }

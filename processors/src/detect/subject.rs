@@ -7,6 +7,7 @@ use driftline_drift::calibrate::{Calibration, Shares};
 use driftline_log::registry::references::Built;
 use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE};
 use driftline_schemas::clock::DAY_US;
+use driftline_schemas::joint::Joint;
 use driftline_schemas::profile::{Layout, Profile, Reference};
 
 /// What windows of one span of the season are compared with.
@@ -49,7 +50,8 @@ impl Subjects {
                 }
                 let calibration = Calibration::from_json(&built.calibration)
                     .map_err(|error| wrong(error.to_string()))?;
-                Arc::new(Subject::new(built.reference, calibration).map_err(wrong)?)
+                let joint = self.own.joint.clone();
+                Arc::new(Subject::new(built.reference, calibration, joint).map_err(wrong)?)
             }
         };
         self.from.insert(from_us, subject);
@@ -80,6 +82,8 @@ pub(super) struct Subject {
     pub(super) reference: Reference,
     pub(super) reference_id: String,
     pub(super) calibration: Calibration,
+    /// What the signal `joint` is computed with, where the bundle has it.
+    pub(super) joint: Option<Arc<Joint>>,
     /// Span of the season (start within the week, length) to what is expected there.
     expected: Mutex<BTreeMap<(i64, i64), Arc<Expected>>>,
 }
@@ -93,12 +97,16 @@ impl Subject {
         let bytes = bundle.file(CALIBRATION_FILE).unwrap_or_default();
         let calibration = Calibration::from_json(bytes)
             .map_err(|error| format!("{}: {error}", bundle.title()))?;
-        Self::new(bundle.reference.clone(), calibration)
+        Self::new(bundle.reference.clone(), calibration, bundle.joint.clone())
     }
 
     /// # Errors
     /// When the calibration is for another layout.
-    pub(super) fn new(reference: Reference, calibration: Calibration) -> Result<Self, String> {
+    pub(super) fn new(
+        reference: Reference,
+        calibration: Calibration,
+        joint: Option<Arc<Joint>>,
+    ) -> Result<Self, String> {
         calibration
             .check_layout(reference.layout.digest())
             .map_err(|error| error.to_string())?;
@@ -106,6 +114,7 @@ impl Subject {
             reference_id: reference.id(),
             reference,
             calibration,
+            joint,
             expected: Mutex::default(),
         })
     }

@@ -2,9 +2,9 @@
 
 use driftline_drift::calibrate::{Against, Effect, EffectUnit, ScoreKind};
 use driftline_drift::explain::{
-    ABOUT_THE_PAST, Query, Story, belongs, rank_attributes, rank_signals, sql,
+    ABOUT_THE_PAST, Pair, Query, Story, belongs, rank_attributes, rank_signals, sql,
 };
-use driftline_schemas::bundle::FeatureType;
+use driftline_schemas::bundle::{FeatureType, SignalRole};
 use driftline_schemas::measure::{Finding, FindingKind, FindingState, MEASURE_FORMAT};
 use driftline_schemas::profile::{Profile, SignalProfile};
 
@@ -52,7 +52,10 @@ pub(super) fn tell(
         reference: context.subject.reference_id.clone(),
         config: context.digest.to_owned(),
     };
-    if let Some((signal, moved)) = story.strongest() {
+    if let Some((signal, moved)) = story.strongest(signals) {
+        // The signal that is told comes first, whatever lies closer behind it.
+        let told = signals[signal].signal.as_str();
+        finding.signals.sort_by_key(|it| it.name != told);
         let subject = (signal, moved.score, moved.against);
         let parts = fold.parts(context, &rollup.expected.devices, subject, moved.first);
         finding.attributes = rank_attributes(&parts);
@@ -85,6 +88,7 @@ pub(super) fn tell(
             cohort: &story.scope,
             start_us: moved.first * window_us,
             end_us: finding.window_end_us,
+            pairs: &span.pairs(),
             reference_bins: &rollup.expected.profile.signals[signal].bins,
         });
     }
@@ -139,18 +143,19 @@ impl Telling<'_> {
         let whole = self.whole();
         let expected = &self.rollup.expected.profile.signals[self.signal];
         let resolution = layout.resolution();
-        let now = number(
-            score.kind,
-            &score.weights,
-            &whole.signals[self.signal],
-            resolution,
-        );
-        let before = number(score.kind, &score.weights, expected, resolution);
+        let together = learned.role == SignalRole::Joint;
+        let told = |profile: &SignalProfile| match together {
+            // A mean of squares would be what the farthest few rows say.
+            true => median(profile, &layout.edges) * resolution,
+            false => number(score.kind, &score.weights, profile, resolution),
+        };
+        let (now, before) = (told(&whole.signals[self.signal]), told(expected));
         let (also, remarks) = self.others();
         let error = self.story.kind == FindingKind::ConceptDrift;
         Story {
             signal: &learned.signal,
             error,
+            together,
             unit,
             kind: score.kind,
             category,
@@ -186,6 +191,25 @@ impl Telling<'_> {
         whole
     }
 
+    /// The pairs of features whose correlation a person looks at first, where it is the features together
+    /// that moved.
+    fn pairs(&self) -> Vec<Pair<'_>> {
+        let subject = &self.context.subject;
+        let is_together = subject.calibration.signals[self.signal].role == SignalRole::Joint;
+        let Some(joint) = subject.joint.as_ref().filter(|_| is_together) else {
+            return Vec::new();
+        };
+        let pair = |tie: &driftline_schemas::joint::Tie| {
+            let (a, b) = (&joint.features[tie.a], &joint.features[tie.b]);
+            Pair {
+                names: [&a.name, &b.name],
+                at: [a.at, b.at],
+                correlation: tie.correlation,
+            }
+        };
+        joint.ties.iter().map(pair).collect()
+    }
+
     fn others(&self) -> (Vec<String>, Vec<String>) {
         let signals = &self.context.subject.calibration.signals;
         let name = |signal: &usize| signals[*signal].signal.clone();
@@ -200,6 +224,13 @@ impl Telling<'_> {
         let mut remarks = Vec::new();
         if self.story.kind == FindingKind::ConceptDrift {
             remarks.push("the inputs there are as they were".into());
+        }
+        let pairs = self.pairs();
+        if let Some(pair) = pairs.first() {
+            remarks.push(format!(
+                "in training {} and {} went together most closely (correlation {:.2}), the finding's SQL has what it is there now",
+                pair.names[0], pair.names[1], pair.correlation
+            ));
         }
         if !explained.is_empty() {
             remarks.push(format!(
@@ -230,6 +261,26 @@ fn number(kind: ScoreKind, weights: &[f64], profile: &SignalProfile, resolution:
             counted / (profile.binned() as f64).max(1.0)
         }
     }
+}
+
+/// Where half of the values lie below, in units of last place, evenly within the bin; in the last bin, which
+/// has no end, where it begins.
+fn median(profile: &SignalProfile, edges: &[i32]) -> f64 {
+    let half = profile.binned() as f64 / 2.0;
+    let mut below = 0.0;
+    for (bin, count) in profile.bins.iter().map(|count| *count as f64).enumerate() {
+        if below + count >= half && count > 0.0 {
+            let start = match bin {
+                0 => profile.min,
+                _ => edges.get(bin - 1).copied(),
+            };
+            let start = f64::from(start.unwrap_or(0));
+            let end = edges.get(bin).map_or(start, |edge| f64::from(*edge));
+            return start + (end - start) * (half - below) / count;
+        }
+        below += count;
+    }
+    0.0
 }
 
 /// `2026-01-05 09:00 UTC`.

@@ -10,6 +10,7 @@
 mod estate;
 mod laws;
 mod promoted;
+mod together;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -40,6 +41,8 @@ const SMALL: Shape = Shape {
     correlation: 0.5,
     cycle: 0.8,
     weather_sd: 0.1,
+    together: 0.0,
+    joint: false,
 };
 const SHIFT: Fault = Fault::Shift { site: 1, sd: 1.2 };
 

@@ -6,12 +6,12 @@ use driftline_log::runner::StageError;
 use driftline_log::{Output, Record};
 use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::packed::{PackedFrame, PackedRecord};
+use driftline_schemas::profile::ProfileKey;
 use driftline_schemas::profile::groups::ProfileGroups;
-use driftline_schemas::profile::{Layout, ProfileKey};
 use driftline_schemas::topic;
 
 use super::plan::ProfilePlan;
-use super::rows::{Age, Keys, signal_columns};
+use super::rows::{Age, Counted, Keys, signal_columns};
 use super::{DAMAGED, PartitionStep, PlanKey, Planned, ProfileStage, RUN_BYTES_MAX, RUN_ROWS_MIN};
 
 impl ProfileStage {
@@ -24,7 +24,7 @@ impl ProfileStage {
         step: &mut PartitionStep,
     ) -> Result<(), StageError> {
         for (variant, mine) in by_variant(&packed.frames, counted) {
-            let Some(layout) = self.layout(packed, &variant)? else {
+            let Some(how) = self.how(packed, &variant)? else {
                 let rows = packed.frames.iter().zip(&mine);
                 let rows = rows
                     .filter(|(_, mine)| **mine)
@@ -32,7 +32,7 @@ impl ProfileStage {
                 self.stats.rows_without_bundle.inc_by(rows.sum());
                 continue;
             };
-            let key = self.planned(&layout, packed)?;
+            let key = self.planned(&how, packed)?;
             let keys = Keys::of(
                 packed,
                 &mine,
@@ -53,7 +53,12 @@ impl ProfileStage {
                 continue;
             }
             let batch = keys
-                .batch(planned.plan.schema(), &packed.batch, &planned.columns)
+                .batch(
+                    planned.plan.schema(),
+                    packed,
+                    &planned.columns,
+                    planned.together.as_ref(),
+                )
                 .map_err(|error| StageError::Fatal(format!("columns of a record: {error}")))?;
             let head = &packed.head;
             let job = (
@@ -82,7 +87,7 @@ impl ProfileStage {
             };
             let head = &packed.head;
             let decoded = profile.profile();
-            let layout = self.layout_of(
+            let how = self.how_of(
                 &head.tenant,
                 &head.model,
                 &profile.version,
@@ -91,8 +96,8 @@ impl ProfileStage {
             let start = profile.pane_start_us;
             let aligned =
                 profile.pane_length_us > 0 && start.rem_euclid(profile.pane_length_us) == 0;
-            let decoded = match (decoded, layout) {
-                (Ok(decoded), Some(layout)) if aligned && decoded.fits(&layout) => decoded,
+            let decoded = match (decoded, how) {
+                (Ok(decoded), Some(how)) if aligned && decoded.fits(&how.layout) => decoded,
                 _ => {
                     self.stats.device_profiles_unfit.inc();
                     let problem = format!(
@@ -137,46 +142,45 @@ impl ProfileStage {
         Ok(())
     }
 
-    fn layout(
+    fn how(
         &mut self,
         packed: &PackedRecord,
         variant: &Arc<str>,
-    ) -> Result<Option<Arc<Layout>>, StageError> {
+    ) -> Result<Option<Counted>, StageError> {
         let head = &packed.head;
-        self.layout_of(&head.tenant, &head.model, &head.version, variant)
+        self.how_of(&head.tenant, &head.model, &head.version, variant)
     }
 
-    fn layout_of(
+    fn how_of(
         &mut self,
         tenant: &Arc<str>,
         model: &Arc<str>,
         version: &Arc<str>,
         variant: &Arc<str>,
-    ) -> Result<Option<Arc<Layout>>, StageError> {
+    ) -> Result<Option<Counted>, StageError> {
         let key = [tenant, model, version, variant].map(Arc::clone);
-        if let Some(layout) = self.layouts.get(&key) {
-            return Ok(Some(Arc::clone(layout)));
+        if let Some(how) = self.layouts.get(&key) {
+            return Ok(Some(how.clone()));
         }
         let Some(bundle) = self.bundles.bundle(tenant, model, version, variant)? else {
             return Ok(None);
         };
         // A version never changes what it is, so its layout can be kept.
-        let layout = Arc::new(bundle.reference.layout.clone());
-        self.layouts.insert(key, Arc::clone(&layout));
-        Ok(Some(layout))
+        let how = Counted::of(&bundle);
+        self.layouts.insert(key, how.clone());
+        Ok(Some(how))
     }
 
-    /// Makes sure that there is a plan for a layout and a record's columns.
-    fn planned(
-        &mut self,
-        layout: &Arc<Layout>,
-        packed: &PackedRecord,
-    ) -> Result<PlanKey, StageError> {
-        let key = (layout.digest(), packed.head.fingerprint);
+    /// Makes sure that there is a plan for how rows are counted and a record's columns.
+    fn planned(&mut self, how: &Counted, packed: &PackedRecord) -> Result<PlanKey, StageError> {
+        let key = (how.digest, packed.head.fingerprint);
         if self.plans.contains_key(&key) {
             return Ok(key);
         }
-        let (signals, columns) = signal_columns(layout, &packed.batch);
+        let layout = &how.layout;
+        let (mut signals, columns) = signal_columns(layout, &packed.batch);
+        let together = how.together(&packed.batch);
+        signals.extend(together.as_ref().map(|together| together.signal));
         let plan = ProfilePlan::new(Arc::clone(layout), &signals).map_err(|error| {
             StageError::Fatal(format!("aggregation cannot be planned: {error}"))
         })?;
@@ -184,6 +188,7 @@ impl ProfileStage {
         let planned = Planned {
             plan,
             columns,
+            together,
             run_rows: run_rows.max(RUN_ROWS_MIN),
         };
         self.plans.insert(key, planned);

@@ -1,13 +1,19 @@
 //! From packed records to the columns that the aggregation takes.
 //!
 //! Per record: which frames are new, which rows count by their age, and for those the pane, the
-//! cell and the device beside the signals' columns, which are taken over as they are.
+//! cell and the device beside the signals' columns, which are taken over as they are. The one signal
+//! that no column has, `joint`, is computed from the features' columns here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, BooleanArray, Int32Array, Int64Array, RecordBatch,
+    UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{DataType, Int32Type, SchemaRef};
+use driftline_schemas::bundle::{Bundle, SignalRole};
+use driftline_schemas::joint::{Codes, Joint};
 use driftline_schemas::packed::PackedRecord;
 use driftline_schemas::profile::Layout;
 use driftline_schemas::profile::cell::pane_start_us;
@@ -112,24 +118,95 @@ impl Keys {
         self.keep.len() - self.dropped
     }
 
-    /// The batch that the aggregation takes: keys, then the columns at `columns`.
+    /// The batch that the aggregation takes: keys, then the columns at `columns`, then the signal that is
+    /// computed.
     pub(super) fn batch(
         self,
         schema: &SchemaRef,
-        record: &RecordBatch,
+        packed: &PackedRecord,
         columns: &[usize],
+        together: Option<&Together>,
     ) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let record = &packed.batch;
         let mut arrays: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(self.pane)),
             Arc::new(UInt32Array::from(self.cell)),
             Arc::new(UInt64Array::from(self.device)),
         ];
         arrays.extend(columns.iter().map(|at| Arc::clone(record.column(*at))));
+        arrays.extend(together.map(|together| together.column(packed)));
         let batch = RecordBatch::try_new(Arc::clone(schema), arrays)?;
         if self.dropped == 0 {
             return Ok(batch);
         }
         arrow::compute::filter_record_batch(&batch, &BooleanArray::from(self.keep))
+    }
+}
+
+/// How rows of a model version are counted.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    pub(super) layout: Arc<Layout>,
+    pub(super) joint: Option<Arc<Joint>>,
+    /// Of both: versions with the same are counted alike.
+    pub(super) digest: u64,
+}
+
+impl Counted {
+    pub(super) fn of(bundle: &Bundle) -> Self {
+        let layout = bundle.reference.layout.clone();
+        let joint = bundle.joint.clone();
+        let of_joint = joint.as_ref().map_or(0, |joint| joint.digest());
+        Self {
+            // Layouts with and without it differ by a signal, so that 0 cannot be mistaken.
+            digest: layout.digest().rotate_left(1) ^ of_joint,
+            layout: Arc::new(layout),
+            joint,
+        }
+    }
+
+    /// The signal `joint` over a batch's columns; `None` without it, or when the batch lacks a feature.
+    pub(super) fn together(&self, batch: &RecordBatch) -> Option<Together> {
+        let joint = self.joint.as_ref()?;
+        let mut signals = self.layout.signals().iter();
+        let signal = signals.position(|it| it.signal.role == SignalRole::Joint)?;
+        let schema = batch.schema();
+        let column = |name: &str| {
+            let (at, field) = schema.column_with_name(name)?;
+            (*field.data_type() == DataType::Int32).then_some(at)
+        };
+        let columns = joint.features.iter().map(|it| column(&it.name));
+        Some(Together {
+            signal,
+            columns: columns.collect::<Option<_>>()?,
+            joint: Arc::clone(joint),
+        })
+    }
+}
+
+/// The signal `joint` of a record's rows.
+#[derive(Debug)]
+pub(super) struct Together {
+    /// Its index in the layout.
+    pub(super) signal: usize,
+    joint: Arc<Joint>,
+    /// Indices of its features' columns in the record's batch.
+    columns: Vec<usize>,
+}
+
+impl Together {
+    fn column(&self, packed: &PackedRecord) -> ArrayRef {
+        let columns: Vec<Codes<'_>> = self
+            .columns
+            .iter()
+            .map(|at| {
+                let column = packed.batch.column(*at).as_primitive::<Int32Type>();
+                (&column.values()[..], column.nulls())
+            })
+            .collect();
+        Arc::new(Int32Array::from(
+            self.joint.values(packed.event_times_us(), &columns),
+        ))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftline_log::memory::{Fault, MemoryLog};
+use driftline_schemas::bundle::Bundle;
 use driftline_schemas::clock::{DAY_US, HOUR_US, MINUTE_US, ManualClock, SECOND_US};
 use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::packed::{PackedBuilder, RecordHead};
@@ -16,6 +17,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::*;
+
+mod together;
 
 type Merged = BTreeMap<ProfileKey, Profile>;
 
@@ -37,7 +40,11 @@ fn merged(log: &MemoryLog) -> Merged {
 
 /// Row by row, each frame once, with the rules for age written down again.
 fn naive(frames: &[Frame], pane_us: i64) -> Merged {
-    let layout = bundle().reference.layout.clone();
+    naive_of(&bundle(), frames, pane_us)
+}
+
+fn naive_of(bundle: &Bundle, frames: &[Frame], pane_us: i64) -> Merged {
+    let layout = bundle.reference.layout.clone();
     let mut counters: BTreeMap<ProfileKey, Counter> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for frame in frames {
@@ -60,7 +67,10 @@ fn naive(frames: &[Frame], pane_us: i64) -> Merged {
             };
             let counter = counters.entry(key).or_insert_with(|| Counter::new(&layout));
             counter.rows(origin.device_hash(), 1);
-            let values = [temp, mode, Some(class), Some(9_000 + class)];
+            let mut values = vec![temp, mode, Some(class), Some(9_000 + class)];
+            let features = [temp, mode];
+            let joint = bundle.joint.as_ref();
+            values.extend(joint.map(|joint| joint.value(time, |it| features[it.at])));
             for (signal, value) in values.into_iter().enumerate() {
                 counter.value(signal, value).unwrap();
             }

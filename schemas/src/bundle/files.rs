@@ -12,6 +12,7 @@ use super::{
     CALIBRATION_FILE, DIGEST_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestError,
     REFERENCE_FILE, SBOM_FILE,
 };
+use crate::joint::{JOINT_FILE, Joint, JointError};
 use crate::profile::{ProfileError, Reference};
 use crate::rows::RowSchema;
 
@@ -37,6 +38,9 @@ pub enum BundleError {
     /// The reference is wrong.
     #[error("{REFERENCE_FILE}: {0}")]
     Reference(#[from] ProfileError),
+    /// The numbers of the signal `joint` are wrong.
+    #[error(transparent)]
+    Joint(#[from] JointError),
     /// The reference was made for other signals than the manifest's.
     #[error(
         "{REFERENCE_FILE} does not fit bundle.toml at signal {signal:?}: {problem}; pack the bundle again"
@@ -91,6 +95,8 @@ pub struct Bundle {
     pub digest: String,
     /// The reference.
     pub reference: Reference,
+    /// What the signal `joint` is computed with, where the manifest asks for it.
+    pub joint: Option<std::sync::Arc<Joint>>,
     /// Columns of the model's inferences.
     pub inferences: std::sync::Arc<RowSchema>,
     /// Columns of the model's outcomes.
@@ -143,7 +149,17 @@ impl Bundle {
         let manifest = Manifest::parse(text)?;
         let reference = Reference::decode(&files[REFERENCE_FILE])?;
         same_signals(&manifest, &reference)?;
+        let joint = match (&manifest.joint, files.get(JOINT_FILE)) {
+            (None, _) => None,
+            (Some(_), None) => return Err(BundleError::Missing(JOINT_FILE)),
+            (Some(_), Some(bytes)) => {
+                let joint = Joint::from_json(bytes)?;
+                joint.check(&manifest)?;
+                Some(joint.into())
+            }
+        };
         Ok(Self {
+            joint,
             inferences: RowSchema::inferences(&manifest).into(),
             outcomes: RowSchema::outcomes(&manifest).into(),
             manifest,

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use driftline_drift::calibrate::Learner;
+use driftline_drift::joint::{JointColumn, learn};
 use driftline_schemas::bundle::{
-    Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, MANIFEST_FILE, MODEL_FILE, Manifest,
-    REFERENCE_FILE, SBOM_FILE,
+    Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, FeatureType, MANIFEST_FILE, MODEL_FILE,
+    Manifest, REFERENCE_FILE, SBOM_FILE,
 };
 use driftline_schemas::clock::HOUR_US;
+use driftline_schemas::joint::{JOINT_FILE, Joint};
 use driftline_schemas::profile::binning::quantile_edges;
 use driftline_schemas::profile::reference::Season;
 use driftline_schemas::profile::{
@@ -59,7 +61,10 @@ categories = ["heat", "idle", "off"]
 [output]
 classes = ["ok", "fail"]
 "#;
-const SIGNALS: usize = 7;
+/// What a row has: the features, prediction, confidence and error.
+const VALUES: usize = 7;
+/// Numbers that are looked at together, by their place and unit of last place.
+const NUMBERS: [(&str, f64); 3] = [("temp", 0.01), ("humidity", 0.1), ("vibration", 0.001)];
 
 /// How the estate is.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +82,11 @@ pub struct Shape {
     pub cycle: f64,
     /// Standard deviation of what all devices share from hour to hour.
     pub weather_sd: f64,
+    /// Correlation of temperature and humidity but for what devices are by nature. Where there is one the model
+    /// takes no notice of humidity, so that its answers do not tell when it turns round.
+    pub together: f64,
+    /// Whether the bundle looks at the features together.
+    pub joint: bool,
 }
 
 impl Default for Shape {
@@ -91,6 +101,8 @@ impl Default for Shape {
             correlation: 0.8,
             cycle: 0.8,
             weather_sd: 0.1,
+            together: 0.0,
+            joint: false,
         }
     }
 }
@@ -110,6 +122,8 @@ pub enum Fault {
         number: usize,
         sd: f64,
     },
+    /// Temperature and humidity get another correlation; each by itself stays as it was.
+    Together { site: usize, correlation: f64 },
 }
 
 /// SplitMix64 and the polar method: small, seeded, the same everywhere.
@@ -162,6 +176,8 @@ pub struct Estate {
     weather: f64,
     layout: Layout,
     binners: Vec<Binner>,
+    manifest: String,
+    joint: Option<Joint>,
     /// Standard deviation of the temperature over everything.
     temp_sd: f64,
     /// Faults that stay, beside the one of the hour.
@@ -178,6 +194,24 @@ pub fn site_name(site: usize) -> String {
         },
         site / 2 + 1
     )
+}
+
+/// What rows' numbers are looked at together with; `values` by signal.
+fn joint_of(values: &[Vec<i32>], times_us: &[i64]) -> Joint {
+    let codes: Vec<_> = values[..NUMBERS.len()]
+        .iter()
+        .map(|values| values.iter().map(|value| Some(*value)).collect())
+        .collect();
+    let columns = NUMBERS.iter().zip(&codes).enumerate();
+    let columns = columns.map(|(at, ((name, resolution), codes))| JointColumn {
+        name,
+        at,
+        resolution: *resolution,
+        codes,
+    });
+    learn(&columns.collect::<Vec<_>>(), Some(times_us))
+        .unwrap()
+        .joint
 }
 
 fn cell_of(site: usize, index: usize, probe: bool) -> Cell {
@@ -221,7 +255,14 @@ impl Estate {
                 });
             }
         }
-        let manifest = Manifest::parse(MANIFEST).unwrap();
+        let text = match shape.joint {
+            true => {
+                let names = NUMBERS.map(|(name, _)| format!("{name:?}"));
+                format!("{MANIFEST}[joint]\nfeatures = [{}]\n", names.join(", "))
+            }
+            false => MANIFEST.to_owned(),
+        };
+        let manifest = Manifest::parse(&text).unwrap();
         let blank = |edges: Vec<Vec<i32>>| {
             let signals = manifest.signals().into_iter().zip(edges);
             Layout::new(
@@ -231,7 +272,7 @@ impl Estate {
             )
             .unwrap()
         };
-        let layout = blank(vec![Vec::new(); SIGNALS]);
+        let layout = blank(vec![Vec::new(); manifest.signals().len()]);
         let mut estate = Self {
             shape,
             random,
@@ -239,14 +280,19 @@ impl Estate {
             weather: 0.0,
             layout,
             binners: Vec::new(),
+            manifest: text,
+            joint: None,
             temp_sd: 1.0,
             standing: Vec::new(),
         };
-        // A pilot week of few rows fixes the edges.
-        let mut values: Vec<Vec<i32>> = vec![Vec::new(); SIGNALS];
+        // A pilot week of few rows fixes the edges; a day more tells the hours of the day apart.
+        let pilot_hours = 7 * 24 + 24 * i64::from(shape.joint);
+        let mut values: Vec<Vec<i32>> = vec![Vec::new(); VALUES];
         let rows = std::mem::replace(&mut estate.shape.rows_per_hour, 2);
-        for hour in 0..7 * 24 {
+        let mut times = Vec::new();
+        for hour in 0..pilot_hours {
             estate.rows(hour, None, |_, signals| {
+                times.push(T0_US + hour * HOUR_US);
                 for (values, value) in values.iter_mut().zip(signals) {
                     values.extend(value);
                 }
@@ -257,14 +303,20 @@ impl Estate {
         let mean = temps.iter().sum::<f64>() / temps.len() as f64;
         let squares: f64 = temps.iter().map(|t| (t - mean).powi(2)).sum();
         estate.temp_sd = (squares / temps.len() as f64).sqrt();
-        let numeric = [true, true, true, false, false, true, false];
-        let edges = values
-            .iter_mut()
-            .zip(numeric)
-            .map(|(values, numeric)| match numeric {
+        if shape.joint {
+            let joint = joint_of(&values, &times);
+            let of_row = |row: usize| joint.value(times[row], |it| Some(values[it.at][row]));
+            let distances = (0..values[0].len()).filter_map(of_row).collect();
+            values.insert(VALUES - 1, distances);
+            estate.joint = Some(joint);
+        }
+        let signals = manifest.signals();
+        let edges = values.iter_mut().zip(&signals).map(|(values, signal)| {
+            match matches!(signal.kind, FeatureType::Numeric { .. }) {
                 true => quantile_edges(values, BINS),
                 false => Vec::new(),
-            });
+            }
+        });
         estate.layout = blank(edges.collect());
         estate.binners = estate
             .layout
@@ -285,7 +337,7 @@ impl Estate {
         &mut self,
         hour: i64,
         fault: Option<Fault>,
-        mut each: impl FnMut(usize, [Option<i32>; SIGNALS]),
+        mut each: impl FnMut(usize, [Option<i32>; VALUES]),
     ) {
         let shape = self.shape;
         let kept = (1.0 - shape.correlation * shape.correlation).sqrt();
@@ -297,7 +349,14 @@ impl Estate {
                 for noise in &mut device.noise {
                     *noise = shape.correlation * *noise + kept * self.random.normal();
                 }
-                let [mut a, mut b, mut c] = device.noise;
+                let [mut a, own, mut c] = device.noise;
+                let together = match fault {
+                    Some(Fault::Together { site, correlation }) if site == device.site => {
+                        correlation
+                    }
+                    _ => shape.together,
+                };
+                let mut b = together * a + (1.0 - together * together).sqrt() * own;
                 for fault in &self.standing {
                     if let Fault::Moved {
                         attribute,
@@ -331,8 +390,11 @@ impl Estate {
                 } else {
                     1 + i32::from(u > heat + 0.6 * (1.0 - heat))
                 };
-                let score =
-                    0.15 * (temp - 20.0) + 0.05 * (humidity - 50.0) + 0.4 * (vibration - 1.0);
+                let of_humidity = match shape.together == 0.0 {
+                    true => 0.05 * (humidity - 50.0),
+                    false => 0.0,
+                };
+                let score = 0.15 * (temp - 20.0) + of_humidity + 0.4 * (vibration - 1.0);
                 let margin = score - 0.6 + 0.3 * self.random.normal();
                 let prediction = i32::from(margin > 0.0);
                 let confidence = 1.0 / (1.0 + (-2.0 * margin.abs()).exp());
@@ -359,11 +421,18 @@ impl Estate {
     pub fn hour(&mut self, hour: i64, fault: Option<Fault>) -> Vec<Profile> {
         let layout = self.layout.clone();
         let binners = std::mem::take(&mut self.binners);
+        let joint = self.joint.take();
         let mut profiles = vec![Profile::empty(&layout); self.devices.len()];
         self.rows(hour, fault, |device, values| {
             let profile = &mut profiles[device];
             profile.rows += 1;
-            for (signal, value) in values.into_iter().enumerate() {
+            let time_us = T0_US + hour * HOUR_US;
+            let together = joint.as_ref();
+            let together = together.map(|it| it.value(time_us, |of| values[of.at]));
+            let [.., error] = values;
+            let before = values.into_iter().take(VALUES - 1);
+            let all = before.chain(together).chain([error]);
+            for (signal, value) in all.enumerate() {
                 // No truth is no null: labels come by themselves.
                 if value.is_some() {
                     let layout = &layout.signals()[signal];
@@ -372,6 +441,7 @@ impl Estate {
             }
         });
         self.binners = binners;
+        self.joint = joint;
         for (profile, device) in profiles.iter_mut().zip(&self.devices) {
             profile.devices.add(device.hash, profile.rows);
         }
@@ -403,7 +473,7 @@ impl Estate {
         }
         let calibration = learner.finish();
         let mut files = BTreeMap::from([
-            (MANIFEST_FILE.to_owned(), MANIFEST.as_bytes().to_vec()),
+            (MANIFEST_FILE.to_owned(), self.manifest.as_bytes().to_vec()),
             (MODEL_FILE.to_owned(), b"not run here".to_vec()),
             (REFERENCE_FILE.to_owned(), reference.encode()),
             (
@@ -412,6 +482,8 @@ impl Estate {
             ),
             (SBOM_FILE.to_owned(), b"{}".to_vec()),
         ]);
+        let joint = self.joint.as_ref().map(Joint::to_json);
+        files.extend(joint.map(|text| (JOINT_FILE.to_owned(), text.into_bytes())));
         let digest = serde_json::to_vec(&Digest::of(&files)).unwrap();
         files.insert(DIGEST_FILE.to_owned(), digest);
         Arc::new(Bundle::from_files(files).unwrap())
