@@ -58,6 +58,12 @@ impl Quantity {
                 format!("--signal {name:?} has categories, which have no mean: take a number");
             return Err(Usage(text).into());
         }
+        if signal.role == SignalRole::Joint {
+            let text = format!(
+                "--signal {name:?} is made of several features and has no column: take one of them"
+            );
+            return Err(Usage(text).into());
+        }
         let place = |features: &[driftline_schemas::bundle::Feature]| {
             let at = features.iter().position(|feature| feature.name == name);
             at.map(|at| at + 1)
@@ -67,7 +73,9 @@ impl Quantity {
             SignalRole::Input => format!("i.features[{}]", place(&manifest.features)?),
             SignalRole::Extra => format!("i.signals[{}]", place(&manifest.signals)?),
             SignalRole::Confidence => "i.confidence".to_owned(),
-            SignalRole::Output | SignalRole::Error => "i.predicted_value".to_owned(),
+            SignalRole::Output | SignalRole::Error | SignalRole::Joint => {
+                "i.predicted_value".to_owned()
+            }
         };
         Ok(Self {
             sql: format!("CAST({column} AS DOUBLE)"),
