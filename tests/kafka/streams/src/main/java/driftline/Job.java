@@ -10,6 +10,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.atomic.AtomicLong;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -74,12 +76,23 @@ public final class Job {
             named.put(argument.substring(0, at), argument.substring(at + 1));
         }
         Job job = new Job(named);
+        if (job.output != null) {
+            job.create();
+        }
         switch (named.get("do")) {
             case "read" -> job.read();
             case "json" -> job.json();
             case "packed" -> job.stream(PackedJob.topology(job));
             case "rows" -> job.stream(RowsJob.topology(job));
             default -> throw new IllegalArgumentException("do=read, json, packed or rows");
+        }
+    }
+
+    /** Makes the output's topic, with as many partitions as the input has. */
+    private void create() throws Exception {
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
+            int partitions = admin.describeTopics(List.of(input)).allTopicNames().get().get(input).partitions().size();
+            admin.createTopics(List.of(new NewTopic(output, partitions, (short) 1))).all().get();
         }
     }
 
