@@ -9,8 +9,8 @@ pipeline keeps up with here: rows over the time until all are in the lake. Then 
 steadily, while
 
 - a probe sends a row four times a second, and a prompt of `driftline sql` is asked over and over for the latest;
-- the devices of many tenants report every five seconds, and one tenant after the other drifts from a window's
-  beginning on. A consumer of committed records sees the findings, an HTTP server the webhooks.
+- the devices of many tenants report every five seconds, and at one tenant after the other a sensor gives no values
+  from a window's beginning on. A consumer of committed records sees the findings, an HTTP server the webhooks.
 
 The settings that decide how long a finding takes are printed with it. Prints one JSON document.
 """
@@ -38,7 +38,7 @@ from kill_loop import SECOND, wire  # noqa: E402
 ROOT = loop.ROOT
 loop.ROLES = [("ingest", 1), ("profile", 1), ("detect", 1), ("archive", 1), ("alerting", 1)]
 MINUTE = 60 * SECOND
-# Rows of a frame of the load, and of one of a tenant that may drift.
+# Rows of a frame of the load, and of one of a tenant whose sensors fail.
 LOAD_ROWS, TENANT_ROWS = 250, 20
 # A tenant's devices, and how often each reports, seconds.
 TENANT_DEVICES, CADENCE = 6, 5
@@ -174,7 +174,7 @@ class Prompt:
 class Frames:
     """Frames whose columns were coded before; only time and sequence are put in."""
 
-    def __init__(self, schema, rows, step_us, shift=0, seed=1):
+    def __init__(self, schema, rows, step_us, broken=False, seed=1):
         rng = random.Random(seed)
         types = [field["ty"] for field in schema["fields"]]
         self.head = b"DL\x01" + bytes([schema["kind"]]) + struct.pack("<IB", schema["fingerprint"], 0)
@@ -182,9 +182,11 @@ class Frames:
         for _ in range(TEMPLATES):
             columns = [[-(rows - 1 - at) * step_us // 1000 * 1000 for at in range(rows)]]
             for signal, (mean, deviation) in enumerate(loop.CENTRES):
-                moved = mean + (shift * deviation if signal == 1 else 0)
-                columns.append([round(rng.gauss(moved, deviation)) for _ in range(rows)])
+                gone = broken and signal == 1
+                columns.append([None if gone else round(rng.gauss(mean, deviation)) for _ in range(rows)])
             columns.append([int(rng.random() < 0.1) for _ in range(rows)])
+            # Confidence, in ten thousandths.
+            columns.append([rng.randint(6_000, 9_999) for _ in range(rows)])
             columns += [[None] * rows] * (len(types) - len(columns))
             # Times are counted from when the frame was sent, in milliseconds.
             coded = [wire.encode_column(ty, column, 1, 0) for ty, column in zip(types, columns)]
@@ -321,9 +323,9 @@ def at_half_load(args, work, bundle, schema, rate):
     try:
         wait_ready(pipeline)
         findings = Findings(pipeline, args)
-        # The first windows are calm; then a part of the tenants drifts with each window that begins.
+        # The first windows are calm; then the sensors of a part of the tenants fail with each window that begins.
         begin = (int(time.time()) // 60 + 1) * 60
-        drift = {tenant: begin + 60 * (args.calm + at % args.turns) for at, tenant in enumerate(tenants)}
+        breaking = {tenant: begin + 60 * (args.calm + at % args.turns) for at, tenant in enumerate(tenants)}
         end = begin + 60 * (args.calm + args.turns)
         acks, rows = [], collections.Counter()
         senders = Senders(pipeline)
@@ -346,7 +348,7 @@ def at_half_load(args, work, bundle, schema, rate):
 
         def reporters(some):
             calm = Frames(schema, TENANT_ROWS, CADENCE * SECOND // TENANT_ROWS)
-            moved = Frames(schema, TENANT_ROWS, CADENCE * SECOND // TENANT_ROWS, shift=3, seed=2)
+            broken = Frames(schema, TENANT_ROWS, CADENCE * SECOND // TENANT_ROWS, broken=True, seed=2)
             devices = [(tenant, Device(tokens[(tenant, f"d{at:04}")])) for tenant in some for at in range(TENANT_DEVICES)]
 
             def run(connection):
@@ -355,9 +357,9 @@ def at_half_load(args, work, bundle, schema, rate):
                     at = start + turn * CADENCE / len(devices)
                     time.sleep(max(0, at - time.time()))
                     tenant, device = devices[turn % len(devices)]
-                    # A frame reaches back over one cadence: the first that drifts lies wholly in the window.
-                    drifts = time.time() - CADENCE >= drift[tenant]
-                    device.send(connection, moved if drifts else calm)
+                    # A frame reaches back over one cadence: the first that is broken lies wholly in the window.
+                    breaks = time.time() - CADENCE >= breaking[tenant]
+                    device.send(connection, broken if breaks else calm)
                     rows["tenants"] += TENANT_ROWS
                     turn += 1
             return run
@@ -394,7 +396,7 @@ def at_half_load(args, work, bundle, schema, rate):
             time.sleep(max(0, args.ask_every - (time.monotonic() - began)))
         senders.join()
         time.sleep(CADENCE + 20)
-        return told(args, pipeline, findings, drift, {
+        return told(pipeline, findings, breaking, {
             "rows_per_s": round((rows["load"] + rows["tenants"]) / (time.time() - CADENCE - 20 - begin + 60)),
             "acknowledged": quantiles(acks), "in_sql": quantiles(in_sql), "sql_took": quantiles(asked)})
     finally:
@@ -405,11 +407,11 @@ def at_half_load(args, work, bundle, schema, rate):
         pipeline.stop()
 
 
-def told(args, pipeline, findings, drift, result):
+def told(pipeline, findings, breaking, result):
     """Adds how long findings and webhooks took, counted from the end of the window that they are about."""
     first, messages = {}, {}
     for came, finding in findings.came:
-        if finding["state"] == "drifted" and came > drift.get(finding["tenant"], came):
+        if finding["state"] == "drifted" and came > breaking.get(finding["tenant"], came):
             first.setdefault(finding["tenant"], (came, finding))
     for came, message in pipeline.webhooks.came:
         data = message["data"]["finding"]
@@ -417,7 +419,7 @@ def told(args, pipeline, findings, drift, result):
     to_finding, to_webhook, between, windows = [], [], [], collections.Counter()
     for tenant, (came, finding) in first.items():
         end = finding["window_end_us"] / SECOND
-        windows[round((end - drift[tenant]) / 60)] += 1
+        windows[round((end - breaking[tenant]) / 60)] += 1
         to_finding.append(came - end)
         told_at = messages.get((finding["key"], finding["window_end_us"]))
         if told_at:
@@ -425,7 +427,7 @@ def told(args, pipeline, findings, drift, result):
             between.append(told_at - came)
     result.update({
         "finding_after_window": quantiles(to_finding), "webhook_after_window": quantiles(to_webhook),
-        "webhook_after_finding": quantiles(between), "tenants": len(drift),
+        "webhook_after_finding": quantiles(between), "tenants": len(breaking),
         "windows_until_found": dict(sorted(windows.items())), "ended_by_themselves": pipeline.ended,
         "tried_again": pipeline.logged("step failed and is tried again")})
     return result
@@ -456,9 +458,9 @@ def measure(args, work):
 def add_arguments(parser):
     parser.add_argument("--rate", type=int, help="rows a second, in place of half of what the pipeline keeps up with")
     parser.add_argument("--full-seconds", type=float, default=20, help="how long devices send as fast as they can")
-    parser.add_argument("--tenants", type=int, default=100, help="that drift, one finding each")
-    parser.add_argument("--calm", type=int, default=2, help="windows before the first drifts")
-    parser.add_argument("--turns", type=int, default=5, help="windows over which they begin to drift")
+    parser.add_argument("--tenants", type=int, default=100, help="whose sensors fail, one finding each")
+    parser.add_argument("--calm", type=int, default=2, help="windows before the first fails")
+    parser.add_argument("--turns", type=int, default=5, help="windows over which they begin to fail")
     parser.add_argument("--grace", default="5s")
     parser.add_argument("--linger", default="5s", help="of the archive")
     parser.add_argument("--ask-every", type=float, default=0.5, help="seconds between two questions in SQL")

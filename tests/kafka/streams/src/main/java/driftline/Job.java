@@ -92,7 +92,9 @@ public final class Job {
     private void create() throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
             int partitions = admin.describeTopics(List.of(input)).allTopicNames().get().get(input).partitions().size();
-            admin.createTopics(List.of(new NewTopic(output, partitions, (short) 1))).all().get();
+            // Event times are of the past.
+            NewTopic topic = new NewTopic(output, partitions, (short) 1).configs(Map.of("retention.ms", "-1"));
+            admin.createTopics(List.of(topic)).all().get();
         }
     }
 
@@ -128,6 +130,7 @@ public final class Job {
         settings.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG,
                 "org.apache.kafka.common.serialization.Serdes$ByteArraySerde");
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
+        settings.put(StreamsConfig.topicPrefix("retention.ms"), "-1");
         if (tuned) {
             settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1_000);
             settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 256L << 20);
