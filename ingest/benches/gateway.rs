@@ -16,6 +16,9 @@
     reason = "it ends where it fails"
 )]
 
+#[path = "../../tests/kafka/cpu.rs"]
+mod cpu;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -95,7 +98,13 @@ fn on_kafka(arguments: &BTreeMap<String, String>) {
     topics(&log);
     let folder = tempfile::tempdir().expect("a folder");
     let requests = number("rows") / (clients * frames * ROWS);
-    let (rows, appends, took) = through_gateway(
+    let Passed {
+        rows,
+        appends,
+        took,
+        cpu_s,
+        clients_cpu_s,
+    } = through_gateway(
         folder.path(),
         &(Arc::new(log) as Arc<dyn Log>),
         clients,
@@ -108,7 +117,8 @@ fn on_kafka(arguments: &BTreeMap<String, String>) {
         frames * ROWS,
     );
     println!(
-        "{{\"rows\": {rows}, \"seconds\": {:.3}, \"rate\": {:.0}, \"appends\": {appends}}}",
+        "{{\"rows\": {rows}, \"seconds\": {:.3}, \"rate\": {:.0}, \"cpu_s\": {cpu_s:.2}, \
+         \"clients_cpu_s\": {clients_cpu_s:.2}, \"appends\": {appends}}}",
         took.as_secs_f64(),
         rows as f64 / took.as_secs_f64(),
     );
@@ -124,7 +134,7 @@ fn on_disk(
     let log = EmbeddedLog::open(&folder.join("log"), EmbeddedOptions::default()).expect("log");
     topics(&log);
     let log: Arc<dyn Log> = Arc::new(log);
-    let (rows, appends, took) = through_gateway(
+    let sent = through_gateway(
         folder,
         &log,
         clients,
@@ -139,18 +149,28 @@ fn on_disk(
         },
         frames * ROWS,
     );
-    (rows, appends, took, records(&*log))
+    (sent.rows, sent.appends, sent.took, records(&*log))
 }
 
-/// Sends what `bodies` gives for each client, each request of `rows`; gives the rows acknowledged, the
-/// appends, and how long it took.
+/// What went through a gateway.
+struct Passed {
+    /// Acknowledged.
+    rows: usize,
+    appends: usize,
+    took: Duration,
+    /// Of gateway and log, without the clients.
+    cpu_s: f64,
+    clients_cpu_s: f64,
+}
+
+/// Sends what `bodies` gives for each client, each request of `rows`.
 fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
     folder: &Path,
     shared: &Arc<dyn Log>,
     clients: usize,
     bodies: impl Fn(&Arc<RowSchema>) -> B,
     rows: usize,
-) -> (usize, usize, Duration) {
+) -> Passed {
     let store = Arc::new(FolderStore::new(folder.join("bundles")));
     let registry = Arc::new(Registry::open(Arc::clone(shared), store).expect("registry"));
     let bundle = bundle();
@@ -187,18 +207,21 @@ fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
         .iter()
         .map(|token| (token, bodies(&bundle.inferences)))
         .collect();
-    let started = Instant::now();
-    let acknowledged: usize = std::thread::scope(|scope| {
+    let (started, before_s) = (Instant::now(), cpu::process_s());
+    let clients: Vec<(usize, f64)> = std::thread::scope(|scope| {
         let running: Vec<_> = ready
             .into_iter()
-            .map(|(token, bodies)| scope.spawn(move || rows * client(address, token, bodies)))
+            .map(|(token, bodies)| {
+                scope.spawn(move || (client(address, token, bodies), cpu::thread_s()))
+            })
             .collect();
         running
             .into_iter()
             .map(|it| it.join().expect("a client"))
-            .sum()
+            .collect()
     });
-    let took = started.elapsed();
+    let (took, after_s) = (started.elapsed(), cpu::process_s());
+    let clients_cpu_s = clients.iter().map(|it| it.1).sum();
     let metrics = ureq::get(format!("http://{address}/metrics")).call();
     let metrics = metrics.and_then(|mut it| it.body_mut().read_to_string());
     let metrics = metrics.expect("metrics");
@@ -209,7 +232,13 @@ fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
         .find_map(|line| line.strip_prefix("driftline_gateway_append_seconds_count "))
         .and_then(|value| value.parse().ok())
         .unwrap_or(1);
-    (acknowledged, appends, took)
+    Passed {
+        rows: clients.iter().map(|it| it.0 * rows).sum(),
+        appends,
+        took,
+        cpu_s: after_s - before_s - clients_cpu_s,
+        clients_cpu_s,
+    }
 }
 
 /// Sends one request after the other; gives how many were acknowledged.

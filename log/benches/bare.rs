@@ -13,6 +13,9 @@
     reason = "a benchmark prints, and stops at the first surprise"
 )]
 
+#[path = "../../tests/kafka/cpu.rs"]
+mod cpu;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -76,13 +79,25 @@ fn topic(arguments: &Arguments, name: &str, partitions: u32) -> String {
     on_broker(arguments, name)
 }
 
-fn tell(rows: usize, took: Duration, bytes: usize, records: usize) {
-    println!(
-        "{{\"rows\": {rows}, \"seconds\": {:.3}, \"rate\": {:.0}, \"bytes_per_row\": {:.1}, \"records\": {records}}}",
-        took.as_secs_f64(),
-        rows as f64 / took.as_secs_f64(),
-        bytes as f64 / rows as f64,
-    );
+/// When it began, and the CPU time until then.
+#[derive(Clone, Copy)]
+struct Begin(Instant, f64);
+
+impl Begin {
+    fn now() -> Self {
+        Self(Instant::now(), cpu::process_s())
+    }
+
+    fn tell(self, rows: usize, bytes: usize, records: usize) {
+        let took = self.0.elapsed().as_secs_f64();
+        println!(
+            "{{\"rows\": {rows}, \"seconds\": {took:.3}, \"rate\": {:.0}, \"cpu_s\": {:.2}, \"bytes_per_row\": {:.1}, \
+             \"records\": {records}}}",
+            rows as f64 / took,
+            cpu::process_s() - self.1,
+            bytes as f64 / rows as f64,
+        );
+    }
 }
 
 /// Reads partitions to their end, each record through `each`.
@@ -123,7 +138,7 @@ struct Count<'a> {
     rows: usize,
     bytes: usize,
     records: usize,
-    begin: Option<Instant>,
+    begin: Option<Begin>,
 }
 
 impl<'a> Count<'a> {
@@ -142,7 +157,7 @@ impl<'a> Count<'a> {
     }
 
     fn record(&mut self, payload: &[u8]) {
-        self.begin.get_or_insert_with(Instant::now);
+        self.begin.get_or_insert_with(Begin::now);
         let bytes = Bytes::copy_from_slice(payload);
         let packed = PackedRecord::decode(bytes, &self.schemas).unwrap();
         self.rows += packed.rows();
@@ -179,16 +194,11 @@ fn consume(arguments: &Arguments) {
             scope.spawn(move || read(arguments, &mine, |payload| count.record(payload)));
         }
     });
-    let took = counts
-        .iter()
-        .filter_map(|it| it.begin)
-        .min()
-        .unwrap()
-        .elapsed();
+    let begin = counts.iter().filter_map(|it| it.begin);
+    let begin = begin.min_by_key(|it| it.0).unwrap();
     std::hint::black_box(&counts.iter().map(|it| &it.signals).collect::<Vec<_>>());
-    tell(
+    begin.tell(
         counts.iter().map(|it| it.rows).sum(),
-        took,
         counts.iter().map(|it| it.bytes).sum(),
         counts.iter().map(|it| it.records).sum(),
     );
@@ -260,7 +270,7 @@ fn again(arguments: &Arguments) {
         .client()
         .fetch_metadata(Some(&to), PATIENCE)
         .unwrap();
-    let started = Instant::now();
+    let begin = Begin::now();
     for at in 0..payloads.iter().map(Vec::len).max().unwrap_or(0) {
         for (partition, mine) in payloads.iter().enumerate() {
             if let Some(payload) = mine.get(at) {
@@ -269,12 +279,7 @@ fn again(arguments: &Arguments) {
         }
     }
     settle(&producer);
-    tell(
-        rows,
-        started.elapsed(),
-        all().map(Bytes::len).sum(),
-        all().count(),
-    );
+    begin.tell(rows, all().map(Bytes::len).sum(), all().count());
 }
 
 /// Rows that do not compress.
@@ -300,7 +305,7 @@ fn produce(arguments: &Arguments) {
         .client()
         .fetch_metadata(Some(&to), PATIENCE)
         .unwrap();
-    let started = Instant::now();
+    let begin = Begin::now();
     let mut open = 0;
     for record in 0..rows / per {
         if transaction > 0 && open == 0 {
@@ -327,10 +332,5 @@ fn produce(arguments: &Arguments) {
     }
     settle(&producer);
     let records = rows / per;
-    tell(
-        records * per,
-        started.elapsed(),
-        records * per * ROW_BYTES,
-        records,
-    );
+    begin.tell(records * per, records * per * ROW_BYTES, records);
 }

@@ -13,6 +13,8 @@
     reason = "a benchmark prints, and stops at the first surprise"
 )]
 
+#[path = "../../tests/kafka/cpu.rs"]
+mod cpu;
 mod rows;
 mod windows;
 
@@ -104,7 +106,7 @@ fn fill(log: &KafkaLog, bundle: &Bundle, arguments: &Arguments) {
 /// When the first partition was there, and when the last commit that had records in it was done.
 #[derive(Debug, Default)]
 struct Span {
-    begin: Option<Instant>,
+    begin: Option<(Instant, f64)>,
     end: Option<Instant>,
 }
 
@@ -119,7 +121,7 @@ struct Timed<S> {
 impl<S: Stage> Stage for Timed<S> {
     fn assigned(&mut self, assignment: Assignment) -> Result<(), StageError> {
         self.stage.assigned(assignment)?;
-        let now = Instant::now();
+        let now = (Instant::now(), cpu::process_s());
         self.span.lock().unwrap().begin.get_or_insert(now);
         Ok(())
     }
@@ -211,12 +213,14 @@ fn stage(log: KafkaLog, bundle: &Arc<Bundle>, arguments: &Arguments, windows: bo
         end = end.max(done.lock().unwrap().at.unwrap());
     }
     let rows = stats.rows_on_time.get() + stats.rows_late.get();
-    let took = (end - span.lock().unwrap().begin.unwrap()).as_secs_f64();
+    let (begin, cpu_before_s) = span.lock().unwrap().begin.unwrap();
+    let took = (end - begin).as_secs_f64();
     let done = done.lock().unwrap();
     println!(
-        "{{\"rows\": {rows}, \"seconds\": {took:.3}, \"rate\": {:.0}, \"transactions\": {}, \"partial_profiles\": {}, \
+        "{{\"rows\": {rows}, \"seconds\": {took:.3}, \"rate\": {:.0}, \"cpu_s\": {:.2}, \"transactions\": {}, \"partial_profiles\": {}, \
          \"failures\": {}, \"windows\": {}, \"rows_in_windows\": {}}}",
         rows as f64 / took,
+        cpu::process_s() - cpu_before_s,
         counters.commits.load(Ordering::Relaxed),
         stats.profiles.get(),
         counters.failures.load(Ordering::Relaxed),
