@@ -377,7 +377,7 @@ def at_half_load(args, work, bundle, schema, rate):
 
         for me in range(LOAD_SENDERS):
             senders.start(load(me))
-        names = list(tenants)
+        started, names = time.time(), list(tenants)
         for me in range(4):
             senders.start(reporters(names[me::4]))
         senders.start(probe)
@@ -395,9 +395,10 @@ def at_half_load(args, work, bundle, schema, rate):
                 shown += 1
             time.sleep(max(0, args.ask_every - (time.monotonic() - began)))
         senders.join()
+        # What the last windows have to tell still comes.
         time.sleep(CADENCE + 20)
         return told(pipeline, findings, breaking, {
-            "rows_per_s": round((rows["load"] + rows["tenants"]) / (time.time() - CADENCE - 20 - begin + 60)),
+            "rows_per_s": round((rows["load"] + rows["tenants"]) / (end - started)),
             "acknowledged": quantiles(acks), "in_sql": quantiles(in_sql), "sql_took": quantiles(asked)})
     finally:
         if findings:
