@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from statistics import median
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import kill_loop as loop  # noqa: E402
@@ -119,10 +120,6 @@ class Run:
             self.ratios.append({"what": what, "least": min(values), "median": median(values),
                                 "greatest": max(values), "by_cpu_time": median(computed) if computed else None,
                                 "target": target, "met": median(values) >= target})
-
-
-def median(values):
-    return sorted(values)[len(values) // 2]
 
 
 def show(rate):
