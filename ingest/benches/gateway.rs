@@ -4,6 +4,10 @@
 //! Frames of 100 rows of 16 features, several per request, from several devices over loopback with
 //! HTTP/1.1; every request waits until its rows are on disk. `cargo bench -p driftline-ingest`;
 //! `SECONDS=10` sets how long each line measures.
+//!
+//! `tests/kafka/speed.py` runs it on Kafka, with `name=value` arguments: `brokers`, `prefix`, `clients`, `frames` (of a
+//! request) and `rows`. The frames are made before the clock starts then, and one JSON document is printed;
+//! what the log alone takes of the same bytes is measured by `log/benches/bare.rs`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![allow(
@@ -11,6 +15,9 @@
     clippy::expect_used,
     reason = "it ends where it fails"
 )]
+
+#[path = "../../tests/kafka/cpu.rs"]
+mod cpu;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -20,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use driftline_ingest::{Gateway, GatewayConfig};
 use driftline_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use driftline_log::kafka::{KafkaLog, KafkaOptions};
 use driftline_log::registry::Registry;
 use driftline_log::registry::store::FolderStore;
 use driftline_log::{Cleanup, Log, Output, ReadLimits, TopicSpec};
@@ -40,6 +48,12 @@ const FEATURES: usize = 16;
 const PARTITIONS: u32 = 4;
 
 fn main() {
+    let arguments: BTreeMap<String, String> = std::env::args()
+        .filter_map(|it| Some(it.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned())))
+        .collect();
+    if arguments.contains_key("brokers") {
+        return on_kafka(&arguments);
+    }
     // `cargo test` runs benchmarks once to see that they work.
     let is_bench = std::env::args().any(|it| it == "--bench");
     let seconds = std::env::var("SECONDS").ok().and_then(|it| it.parse().ok());
@@ -50,7 +64,7 @@ fn main() {
     println!("{ROWS} rows a frame, {FEATURES} features");
     for (clients, frames) in [(1, 1), (16, 1), (4, 16), (16, 16)] {
         let folder = tempfile::tempdir().expect("a folder");
-        let (rows, appends, took, records) = through_gateway(folder.path(), clients, frames, span);
+        let (rows, appends, took, records) = on_disk(folder.path(), clients, frames, span);
         let bytes: usize = records.iter().map(Output::size).sum();
         let bare = bare(records, appends);
         println!(
@@ -74,8 +88,44 @@ fn topics(log: &dyn Log) {
     log.ensure_topics(&topics).expect("topics");
 }
 
+/// A gateway on Kafka, and clients whose requests are ready.
+fn on_kafka(arguments: &BTreeMap<String, String>) {
+    let number = |name: &str| arguments[name].parse::<usize>().expect(name);
+    let (clients, frames) = (number("clients"), number("frames"));
+    let mut options = KafkaOptions::new(&arguments["brokers"]);
+    options.prefix = arguments["prefix"].clone();
+    let log = KafkaLog::open(options).expect("log");
+    topics(&log);
+    let folder = tempfile::tempdir().expect("a folder");
+    let requests = number("rows") / (clients * frames * ROWS);
+    let Passed {
+        rows,
+        appends,
+        took,
+        cpu_s,
+        clients_cpu_s,
+    } = through_gateway(
+        folder.path(),
+        &(Arc::new(log) as Arc<dyn Log>),
+        clients,
+        |schema| {
+            let bodies: Vec<Vec<u8>> = (0..requests)
+                .map(|at| body(schema, frames, (at * frames) as u64))
+                .collect();
+            bodies.into_iter()
+        },
+        frames * ROWS,
+    );
+    println!(
+        "{{\"rows\": {rows}, \"seconds\": {:.3}, \"rate\": {:.0}, \"cpu_s\": {cpu_s:.2}, \
+         \"clients_cpu_s\": {clients_cpu_s:.2}, \"appends\": {appends}}}",
+        took.as_secs_f64(),
+        rows as f64 / took.as_secs_f64(),
+    );
+}
+
 /// Rows acknowledged, appends, how long it took, and the records that the log holds after it.
-fn through_gateway(
+fn on_disk(
     folder: &Path,
     clients: usize,
     frames: usize,
@@ -83,9 +133,46 @@ fn through_gateway(
 ) -> (usize, usize, Duration, Vec<Output>) {
     let log = EmbeddedLog::open(&folder.join("log"), EmbeddedOptions::default()).expect("log");
     topics(&log);
-    let shared: Arc<dyn Log> = Arc::new(log);
+    let log: Arc<dyn Log> = Arc::new(log);
+    let sent = through_gateway(
+        folder,
+        &log,
+        clients,
+        |schema| {
+            let schema = Arc::clone(schema);
+            // The time begins with the first request.
+            let mut deadline = None;
+            (0u64..).map_while(move |at| {
+                let end = *deadline.get_or_insert_with(|| Instant::now() + span);
+                (Instant::now() < end).then(|| body(&schema, frames, at * frames as u64))
+            })
+        },
+        frames * ROWS,
+    );
+    (sent.rows, sent.appends, sent.took, records(&*log))
+}
+
+/// What went through a gateway.
+struct Passed {
+    /// Acknowledged.
+    rows: usize,
+    appends: usize,
+    took: Duration,
+    /// Of gateway and log, without the clients.
+    cpu_s: f64,
+    clients_cpu_s: f64,
+}
+
+/// Sends what `bodies` gives for each client, each request of `rows`.
+fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
+    folder: &Path,
+    shared: &Arc<dyn Log>,
+    clients: usize,
+    bodies: impl Fn(&Arc<RowSchema>) -> B,
+    rows: usize,
+) -> Passed {
     let store = Arc::new(FolderStore::new(folder.join("bundles")));
-    let registry = Arc::new(Registry::open(Arc::clone(&shared), store).expect("registry"));
+    let registry = Arc::new(Registry::open(Arc::clone(shared), store).expect("registry"));
     let bundle = bundle();
     let mut appender = shared.appender("setup").expect("appender");
     registry
@@ -100,7 +187,7 @@ fn through_gateway(
     let mut config = GatewayConfig::default();
     config.rate.rows_burst = 1e12;
     config.rate.requests_burst = 1e12;
-    let gateway = Gateway::new(config, Arc::clone(&shared), registry, Arc::new(SystemClock));
+    let gateway = Gateway::new(config, Arc::clone(shared), registry, Arc::new(SystemClock));
     let gateway = gateway.expect("gateway");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -116,19 +203,25 @@ fn through_gateway(
             gateway.serve(listener, shutdown).await.expect("serving");
         });
     });
-    let schema = &bundle.inferences;
-    let started = Instant::now();
-    let rows: usize = std::thread::scope(|scope| {
-        let running: Vec<_> = tokens
-            .iter()
-            .map(|token| scope.spawn(move || client(address, token, schema, frames, span)))
+    let ready: Vec<(&String, B)> = tokens
+        .iter()
+        .map(|token| (token, bodies(&bundle.inferences)))
+        .collect();
+    let (started, before_s) = (Instant::now(), cpu::process_s());
+    let clients: Vec<(usize, f64)> = std::thread::scope(|scope| {
+        let running: Vec<_> = ready
+            .into_iter()
+            .map(|(token, bodies)| {
+                scope.spawn(move || (client(address, token, bodies), cpu::thread_s()))
+            })
             .collect();
         running
             .into_iter()
             .map(|it| it.join().expect("a client"))
-            .sum()
+            .collect()
     });
-    let took = started.elapsed();
+    let (took, after_s) = (started.elapsed(), cpu::process_s());
+    let clients_cpu_s = clients.iter().map(|it| it.1).sum();
     let metrics = ureq::get(format!("http://{address}/metrics")).call();
     let metrics = metrics.and_then(|mut it| it.body_mut().read_to_string());
     let metrics = metrics.expect("metrics");
@@ -139,36 +232,35 @@ fn through_gateway(
         .find_map(|line| line.strip_prefix("driftline_gateway_append_seconds_count "))
         .and_then(|value| value.parse().ok())
         .unwrap_or(1);
-    (rows, appends, took, records(&*shared))
+    Passed {
+        rows: clients.iter().map(|it| it.0 * rows).sum(),
+        appends,
+        took,
+        cpu_s: after_s - before_s - clients_cpu_s,
+        clients_cpu_s,
+    }
 }
 
-/// Sends until the time is over; gives the rows acknowledged.
-fn client(
-    address: SocketAddr,
-    token: &str,
-    schema: &RowSchema,
-    frames: usize,
-    span: Duration,
-) -> usize {
+/// Sends one request after the other; gives how many were acknowledged.
+fn client(address: SocketAddr, token: &str, bodies: impl Iterator<Item = Vec<u8>>) -> usize {
     let agent = ureq::Agent::new_with_defaults();
     let url = format!("http://{address}/v1/frames");
     let authorization = format!("Bearer {token}");
-    let deadline = Instant::now() + span;
-    let (mut sequence, mut acknowledged) = (0, 0);
-    while Instant::now() < deadline {
-        let body = frame::join((0..frames).map(|_| {
-            sequence += 1;
-            encoded(schema, sequence)
-        }));
-        let sent = agent
-            .post(&url)
-            .header("authorization", &authorization)
-            .header("content-type", "application/vnd.driftline.frames")
-            .send(&body[..]);
-        sent.expect("acknowledged");
-        acknowledged += frames * ROWS;
-    }
-    acknowledged
+    bodies
+        .map(|body| {
+            let sent = agent
+                .post(&url)
+                .header("authorization", &authorization)
+                .header("content-type", "application/vnd.driftline.frames")
+                .send(&body[..]);
+            sent.expect("acknowledged");
+        })
+        .count()
+}
+
+/// A request's frames, from a sequence on.
+fn body(schema: &RowSchema, frames: usize, from: u64) -> Vec<u8> {
+    frame::join((from..from + frames as u64).map(|sequence| encoded(schema, sequence)))
 }
 
 fn encoded(schema: &RowSchema, sequence: u64) -> Vec<u8> {

@@ -188,6 +188,10 @@ pub const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// Bytes that a consumer keeps ready per partition, beyond what was polled.
 pub const PREFETCH_BYTES: usize = 2 * 1024 * 1024;
 
+/// How soon a partition that had [`PREFETCH_BYTES`] ready is looked at again. librdkafka would not fetch it for a
+/// second, whatever was polled meanwhile: a stage with a backlog then stood still for most of its time.
+pub const FETCH_PAUSE: Duration = Duration::from_millis(5);
+
 /// Bytes that a producer may hold: a full step and the copies in flight.
 pub const PRODUCER_BYTES_MAX: usize = 2 * crate::limits::STEP_BYTES_MAX;
 

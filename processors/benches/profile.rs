@@ -11,6 +11,8 @@
     reason = "a benchmark prints, and stops at the first surprise"
 )]
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,158 +20,33 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use driftline_log::memory::MemoryLog;
-use driftline_log::runner::{Stage, StageError, StepInput};
+use driftline_log::runner::{Stage, StepInput};
 use driftline_log::{Assignment, Log, Position, Record, TopicSpec};
-use driftline_processors::bundles::Bundles;
 use driftline_processors::profile::{ProfileConfig, ProfileStage, ProfileStats};
-use driftline_schemas::bundle::{
-    Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, FeatureType, MANIFEST_FILE, MODEL_FILE,
-    Manifest, REFERENCE_FILE, SBOM_FILE,
-};
-use driftline_schemas::packed::{PackedBuilder, PackedRecord, RecordHead, SchemaCache};
+use driftline_schemas::bundle::Bundle;
+use driftline_schemas::packed::{PackedRecord, SchemaCache};
+use driftline_schemas::profile::Binner;
 use driftline_schemas::profile::groups::ProfileGroups;
-use driftline_schemas::profile::reference::Season;
-use driftline_schemas::profile::{Binner, Layout, Profile, Reference, SignalLayout};
-use driftline_schemas::rows::{Column, FieldType, Kind, Rows, Values};
-use driftline_schemas::source::{FrameHead, Origin};
 use driftline_schemas::topic;
+use rows::{DEVICES, Estate, FEATURES, One, ROWS_PER_RECORD, Random, T0};
 
-const FEATURES: usize = 16;
-const DEVICES: u32 = 2_000;
-const ROWS_PER_RECORD: usize = 1_000;
 const RECORDS: usize = 512;
-const T0: i64 = 1_767_571_200_000_000;
+/// Event time from record to record.
+const SPACING_US: i64 = 50_000;
 const MEASURE_FOR: Duration = Duration::from_secs(3);
-
-/// A small generator, so that the benchmark needs no crate for it (SplitMix64, Steele et al. 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Roughly normal around 2,000 with a spread of 580.
-    fn value(&mut self) -> i32 {
-        (0..4).map(|_| (self.next() % 1_000) as i32).sum()
-    }
-}
-
-fn bundle() -> Arc<Bundle> {
-    let mut text =
-        String::from("format = 1\nname = \"bench\"\nversion = \"1\"\ntask = \"classification\"\n");
-    for feature in 0..FEATURES {
-        text.push_str(&format!(
-            "[[features]]\nname = \"f{feature}\"\ntype = \"numeric\"\nresolution = 0.01\nrange = [0.0, 40.0]\n"
-        ));
-    }
-    text.push_str("[output]\nclasses = [\"a\", \"b\", \"c\", \"d\"]\n");
-    let manifest = Manifest::parse(&text).unwrap();
-    let signals = manifest.signals().into_iter().map(|signal| SignalLayout {
-        edges: match signal.kind {
-            FeatureType::Numeric { .. } => (0..31).map(|edge| 1_000 + edge * 70).collect(),
-            FeatureType::Categorical { .. } => Vec::new(),
-        },
-        signal,
-    });
-    let layout = Layout::new(signals.collect()).unwrap();
-    let reference = Reference {
-        made_from: "bench".into(),
-        season: Season::None,
-        slots: vec![Profile::empty(&layout)],
-        layout,
-    };
-    let mut files = BTreeMap::from([
-        (MANIFEST_FILE.to_owned(), text.into_bytes()),
-        (MODEL_FILE.to_owned(), Vec::new()),
-        (REFERENCE_FILE.to_owned(), reference.encode()),
-        (CALIBRATION_FILE.to_owned(), b"{}".to_vec()),
-        (SBOM_FILE.to_owned(), b"{}".to_vec()),
-    ]);
-    let digest = serde_json::to_vec(&Digest::of(&files)).unwrap();
-    files.insert(DIGEST_FILE.to_owned(), digest);
-    Arc::new(Bundle::from_files(files).unwrap())
-}
-
-struct One(Arc<Bundle>);
-
-impl Bundles for One {
-    fn bundle(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: &str,
-    ) -> Result<Option<Arc<Bundle>>, StageError> {
-        Ok(Some(Arc::clone(&self.0)))
-    }
-}
-
-fn origin(device: u32) -> Arc<Origin> {
-    let text = format!(
-        r#"{{"tenant":"t","device":"d{device}","model":"bench","version":"1","site":"s{}","firmware":"{}"}}"#,
-        device % 20,
-        device % 3
-    );
-    Arc::new(serde_json::from_str(&text).unwrap())
-}
 
 /// Records of frames with `rows_per_frame` rows, devices in turn.
 fn records(bundle: &Bundle, rows_per_frame: usize) -> Vec<Record> {
-    let origins: Vec<Arc<Origin>> = (0..DEVICES).map(origin).collect();
-    let mut random = Random(7);
-    let mut sequences = vec![0u64; origins.len()];
-    let mut device = 0;
+    let mut estate = Estate::new(bundle, rows_per_frame, SPACING_US, 1);
     let mut record = |offset: usize| {
-        let head = RecordHead {
-            tenant: "t".into(),
-            model: "bench".into(),
-            version: "1".into(),
-            kind: Kind::Inferences,
-            fingerprint: bundle.inferences.fingerprint(),
-        };
-        let mut builder = PackedBuilder::new(head, &bundle.inferences);
-        let received_at_us = T0 + offset as i64 * 50_000;
-        for _ in 0..ROWS_PER_RECORD / rows_per_frame {
-            device = (device + 1) % origins.len();
-            let columns = bundle.inferences.fields().iter().map(|field| {
-                let rows = 0..rows_per_frame;
-                match (field.ty, field.categories) {
-                    (FieldType::Time, _) => Column::Time(
-                        rows.map(|row| Some(received_at_us - row as i64 * 1_000))
-                            .collect(),
-                    ),
-                    (_, Some(categories)) => Column::Int32(
-                        rows.map(|_| Some((random.next() % u64::from(categories)) as i32))
-                            .collect::<Values<i32>>(),
-                    ),
-                    _ => Column::Int32(rows.map(|_| Some(random.value())).collect()),
-                }
-            });
-            let rows = Rows {
-                columns: columns.collect(),
-            };
-            let head = FrameHead {
-                boot: 1,
-                sequence: sequences[device],
-                sent_at_us: None,
-                received_at_us,
-                clock_correction_us: 0,
-            };
-            sequences[device] += 1;
-            builder.push(&origins[device], head, &rows).unwrap();
-        }
+        let made = estate.record();
         Record {
             topic: topic::INFERENCES.into(),
-            partition: 0,
+            partition: made.partition,
             offset: offset as u64,
             key: Vec::new().into(),
-            value: Some(builder.finish().unwrap().into()),
-            timestamp_us: received_at_us,
+            value: Some(made.value.into()),
+            timestamp_us: made.received_at_us,
         }
     };
     (0..RECORDS).map(&mut record).collect()
@@ -296,7 +173,8 @@ fn binning(bundle: &Bundle) -> usize {
 }
 
 fn main() {
-    let bundle = bundle();
+    let edges: Vec<i32> = (0..31).map(|edge| 1_000 + edge * 70).collect();
+    let bundle = rows::bundle(&edges);
     println!("{FEATURES} features, {DEVICES} devices, {ROWS_PER_RECORD} rows a record, one core");
     // Divisors of a record's rows, so that records are full.
     for rows_per_frame in [1, 10, 250] {

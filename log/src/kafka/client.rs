@@ -19,8 +19,8 @@ use rdkafka::metadata::MetadataTopic;
 use super::decide::{self, Class};
 use super::events::Events;
 use super::{
-    CALL_TIMEOUT, FETCH_WAIT, GroupProtocol, KafkaOptions, POLL_INTERVAL_MAX, PREFETCH_BYTES,
-    PRODUCER_BYTES_MAX, lock,
+    CALL_TIMEOUT, FETCH_PAUSE, FETCH_WAIT, GroupProtocol, KafkaOptions, POLL_INTERVAL_MAX,
+    PREFETCH_BYTES, PRODUCER_BYTES_MAX, lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -355,6 +355,7 @@ impl Clients {
             .set("max.poll.interval.ms", millis(POLL_INTERVAL_MAX))
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
             .set("fetch.error.backoff.ms", "100")
+            .set("fetch.queue.backoff.ms", millis(FETCH_PAUSE))
             .set(
                 "queued.max.messages.kbytes",
                 (PREFETCH_BYTES / 1024).to_string(),
