@@ -16,8 +16,8 @@
     reason = "it ends where it fails"
 )]
 
-#[path = "../../tests/kafka/cpu.rs"]
-mod cpu;
+#[path = "../../tests/kafka/part.rs"]
+mod part;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use driftline_ingest::{Gateway, GatewayConfig};
 use driftline_log::embedded::{EmbeddedLog, EmbeddedOptions};
-use driftline_log::kafka::{KafkaLog, KafkaOptions};
 use driftline_log::registry::Registry;
 use driftline_log::registry::store::FolderStore;
 use driftline_log::{Cleanup, Log, Output, ReadLimits, TopicSpec};
@@ -42,16 +41,14 @@ use driftline_schemas::profile::{Layout, Profile, SignalLayout};
 use driftline_schemas::rows::{Column, RowSchema, Rows};
 use driftline_schemas::source::{Link, Origin, Role};
 use driftline_schemas::topic::{DEADLETTERS, INFERENCES, REGISTRY, TELEMETRY};
+use part::Arguments;
 
 const ROWS: usize = 100;
 const FEATURES: usize = 16;
 const PARTITIONS: u32 = 4;
 
 fn main() {
-    let arguments: BTreeMap<String, String> = std::env::args()
-        .filter_map(|it| Some(it.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned())))
-        .collect();
-    if arguments.contains_key("brokers") {
+    if let Some(arguments) = Arguments::of_process() {
         return on_kafka(&arguments);
     }
     // `cargo test` runs benchmarks once to see that they work.
@@ -89,15 +86,12 @@ fn topics(log: &dyn Log) {
 }
 
 /// A gateway on Kafka, and clients whose requests are ready.
-fn on_kafka(arguments: &BTreeMap<String, String>) {
-    let number = |name: &str| arguments[name].parse::<usize>().expect(name);
-    let (clients, frames) = (number("clients"), number("frames"));
-    let mut options = KafkaOptions::new(&arguments["brokers"]);
-    options.prefix = arguments["prefix"].clone();
-    let log = KafkaLog::open(options).expect("log");
+fn on_kafka(arguments: &Arguments) {
+    let (clients, frames) = (arguments.number("clients"), arguments.number("frames"));
+    let log = arguments.log();
     topics(&log);
     let folder = tempfile::tempdir().expect("a folder");
-    let requests = number("rows") / (clients * frames * ROWS);
+    let requests = arguments.number("rows") / (clients * frames * ROWS);
     let Passed {
         rows,
         appends,
@@ -207,12 +201,12 @@ fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
         .iter()
         .map(|token| (token, bodies(&bundle.inferences)))
         .collect();
-    let (started, before_s) = (Instant::now(), cpu::process_s());
+    let (started, before_s) = (Instant::now(), part::process_s());
     let clients: Vec<(usize, f64)> = std::thread::scope(|scope| {
         let running: Vec<_> = ready
             .into_iter()
             .map(|(token, bodies)| {
-                scope.spawn(move || (client(address, token, bodies), cpu::thread_s()))
+                scope.spawn(move || (client(address, token, bodies), part::thread_s()))
             })
             .collect();
         running
@@ -220,7 +214,7 @@ fn through_gateway<B: Iterator<Item = Vec<u8>> + Send>(
             .map(|it| it.join().expect("a client"))
             .collect()
     });
-    let (took, after_s) = (started.elapsed(), cpu::process_s());
+    let (took, after_s) = (started.elapsed(), part::process_s());
     let clients_cpu_s = clients.iter().map(|it| it.1).sum();
     let metrics = ureq::get(format!("http://{address}/metrics")).call();
     let metrics = metrics.and_then(|mut it| it.body_mut().read_to_string());

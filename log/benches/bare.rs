@@ -13,19 +13,18 @@
     reason = "a benchmark prints, and stops at the first surprise"
 )]
 
-#[path = "../../tests/kafka/cpu.rs"]
-mod cpu;
+#[path = "../../tests/kafka/part.rs"]
+mod part;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
-use driftline_log::kafka::{KafkaLog, KafkaOptions};
 use driftline_log::{Log, TopicSpec};
 use driftline_schemas::packed::{PackedRecord, SchemaCache};
 use driftline_schemas::profile::{Binner, Reference, SignalLayout};
+use part::Arguments;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -42,18 +41,12 @@ const STEP: Duration = Duration::from_millis(1);
 /// What the broker takes of one record, as the log's topics are made.
 const MESSAGE_BYTES_MAX: &str = "8454144";
 
-type Arguments = BTreeMap<String, String>;
-
 fn main() {
-    let arguments: Arguments = std::env::args()
-        .skip(1)
-        .filter_map(|it| Some(it.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned())))
-        .collect();
-    if !arguments.contains_key("brokers") {
+    let Some(arguments) = Arguments::of_process() else {
         println!("run by tests/kafka/speed.py");
         return;
-    }
-    match arguments["do"].as_str() {
+    };
+    match arguments.text("do") {
         "consume" => consume(&arguments),
         "again" => again(&arguments),
         "produce" => produce(&arguments),
@@ -61,19 +54,13 @@ fn main() {
     }
 }
 
-fn number(arguments: &Arguments, name: &str) -> usize {
-    arguments[name].parse().unwrap()
-}
-
 fn on_broker(arguments: &Arguments, topic: &str) -> String {
-    format!("{}{topic}", arguments["prefix"])
+    format!("{}{topic}", arguments.text("prefix"))
 }
 
 /// A fresh topic, made as the log makes its own; gives its name on the broker.
 fn topic(arguments: &Arguments, name: &str, partitions: u32) -> String {
-    let mut options = KafkaOptions::new(&arguments["brokers"]);
-    options.prefix = arguments["prefix"].clone();
-    let log = KafkaLog::open(options).unwrap();
+    let log = arguments.log();
     log.ensure_topics(&[TopicSpec::new(name, partitions)])
         .unwrap();
     on_broker(arguments, name)
@@ -85,7 +72,7 @@ struct Begin(Instant, f64);
 
 impl Begin {
     fn now() -> Self {
-        Self(Instant::now(), cpu::process_s())
+        Self(Instant::now(), part::process_s())
     }
 
     fn tell(self, rows: usize, bytes: usize, records: usize) {
@@ -94,7 +81,7 @@ impl Begin {
             "{{\"rows\": {rows}, \"seconds\": {took:.3}, \"rate\": {:.0}, \"cpu_s\": {:.2}, \"bytes_per_row\": {:.1}, \
              \"records\": {records}}}",
             rows as f64 / took,
-            cpu::process_s() - self.1,
+            part::process_s() - self.1,
             bytes as f64 / rows as f64,
         );
     }
@@ -103,7 +90,7 @@ impl Begin {
 /// Reads partitions to their end, each record through `each`.
 fn read(arguments: &Arguments, partitions: &[i32], mut each: impl FnMut(&[u8])) {
     let consumer: BaseConsumer<DefaultConsumerContext> = ClientConfig::new()
-        .set("bootstrap.servers", &arguments["brokers"])
+        .set("bootstrap.servers", arguments.text("brokers"))
         .set("group.id", "bare")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -114,7 +101,7 @@ fn read(arguments: &Arguments, partitions: &[i32], mut each: impl FnMut(&[u8])) 
         .set("receive.message.max.bytes", "200000000")
         .create()
         .unwrap();
-    let name = on_broker(arguments, &arguments["topic"]);
+    let name = on_broker(arguments, arguments.text("topic"));
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition_offset(&name, *partition, Offset::Beginning)
@@ -178,10 +165,10 @@ impl<'a> Count<'a> {
 }
 
 fn consume(arguments: &Arguments) {
-    let reference = std::fs::read(&arguments["reference"]).unwrap();
+    let reference = std::fs::read(arguments.text("reference")).unwrap();
     let reference = Reference::decode(&reference).unwrap();
-    let members = number(arguments, "members");
-    let partitions: Vec<i32> = (0..number(arguments, "partitions") as i32).collect();
+    let members = arguments.number("members");
+    let partitions: Vec<i32> = (0..arguments.number("partitions") as i32).collect();
     let mut counts: Vec<Count<'_>> = (0..members).map(|_| Count::new(&reference)).collect();
     std::thread::scope(|scope| {
         for (at, count) in counts.iter_mut().enumerate() {
@@ -208,7 +195,7 @@ fn consume(arguments: &Arguments) {
 fn producer(arguments: &Arguments, transactional: bool) -> BaseProducer {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", &arguments["brokers"])
+        .set("bootstrap.servers", arguments.text("brokers"))
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "5")
@@ -218,7 +205,10 @@ fn producer(arguments: &Arguments, transactional: bool) -> BaseProducer {
         .set("queue.buffering.max.kbytes", "262144")
         .set("message.max.bytes", MESSAGE_BYTES_MAX);
     if transactional {
-        config.set("transactional.id", on_broker(arguments, &arguments["run"]));
+        config.set(
+            "transactional.id",
+            on_broker(arguments, arguments.text("run")),
+        );
     }
     config.create().unwrap()
 }
@@ -251,7 +241,7 @@ fn settle(producer: &BaseProducer) {
 
 /// The payloads of a topic, partition by partition in turn, to a fresh one.
 fn again(arguments: &Arguments) {
-    let partitions = number(arguments, "partitions");
+    let partitions = arguments.number("partitions");
     let mut payloads: Vec<Vec<Bytes>> = vec![Vec::new(); partitions];
     for (partition, mine) in payloads.iter_mut().enumerate() {
         read(arguments, &[partition as i32], |payload| {
@@ -263,7 +253,11 @@ fn again(arguments: &Arguments) {
     let rows = all()
         .map(|it| PackedRecord::decode(it.clone(), &schemas).unwrap().rows())
         .sum();
-    let name = format!("{}-again-{}", arguments["topic"], arguments["run"]);
+    let name = format!(
+        "{}-again-{}",
+        arguments.text("topic"),
+        arguments.text("run")
+    );
     let to = topic(arguments, &name, partitions as u32);
     let producer = producer(arguments, false);
     producer
@@ -284,10 +278,10 @@ fn again(arguments: &Arguments) {
 
 /// Rows that do not compress.
 fn produce(arguments: &Arguments) {
-    let (rows, per) = (number(arguments, "rows"), number(arguments, "per"));
-    let transaction = number(arguments, "transaction");
-    let partitions = number(arguments, "partitions");
-    let to = topic(arguments, &arguments["topic"], partitions as u32);
+    let (rows, per) = (arguments.number("rows"), arguments.number("per"));
+    let transaction = arguments.number("transaction");
+    let partitions = arguments.number("partitions");
+    let to = topic(arguments, arguments.text("topic"), partitions as u32);
     let mut state = 1u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state

@@ -13,23 +13,23 @@
     reason = "a benchmark prints, and stops at the first surprise"
 )]
 
-#[path = "../../tests/kafka/cpu.rs"]
-mod cpu;
+#[path = "../../tests/kafka/part.rs"]
+mod part;
 mod rows;
 mod windows;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use driftline_log::kafka::{KafkaLog, KafkaOptions};
+use driftline_log::kafka::KafkaLog;
 use driftline_log::runner::{Counters, Runner, Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Committed, Log, Output, StageSpec, TopicSpec};
 use driftline_processors::profile::{ProfileConfig, ProfileStage, ProfileStats};
 use driftline_schemas::bundle::Bundle;
 use driftline_schemas::clock::ManualClock;
 use driftline_schemas::topic;
+use part::Arguments;
 use rows::{Estate, One, ROWS_PER_RECORD, T0};
 use windows::{WINDOWS, Windows};
 
@@ -40,24 +40,16 @@ const SPACING_US: i64 = 250_000;
 /// Records of one append while the log is filled.
 const APPEND_RECORDS: usize = 64;
 
-type Arguments = BTreeMap<String, String>;
-
 fn main() {
-    let arguments: Arguments = std::env::args()
-        .skip(1)
-        .filter_map(|it| Some(it.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned())))
-        .collect();
-    let Some(brokers) = arguments.get("brokers") else {
+    let Some(arguments) = Arguments::of_process() else {
         println!("run by tests/kafka/speed.py");
         return;
     };
-    let mut options = KafkaOptions::new(brokers);
-    options.prefix = arguments["prefix"].clone();
-    let log = KafkaLog::open(options).unwrap();
+    let log = arguments.log();
     // 66 bins, as many as the job beside it has.
     let edges: Vec<i32> = (0..65).map(|edge| 400 + edge * 50).collect();
     let bundle = rows::bundle(&edges);
-    match arguments["do"].as_str() {
+    match arguments.text("do") {
         "fill" => fill(&log, &bundle, &arguments),
         "stage" => stage(log, &bundle, &arguments, false),
         "windows" => stage(log, &bundle, &arguments, true),
@@ -65,16 +57,12 @@ fn main() {
     }
 }
 
-fn number(arguments: &Arguments, name: &str) -> usize {
-    arguments[name].parse().unwrap()
-}
-
 fn fill(log: &KafkaLog, bundle: &Bundle, arguments: &Arguments) {
-    let partitions = number(arguments, "partitions");
-    let records = number(arguments, "rows") / ROWS_PER_RECORD;
+    let partitions = arguments.number("partitions");
+    let records = arguments.number("rows") / ROWS_PER_RECORD;
     log.ensure_topics(&[TopicSpec::new(topic::INFERENCES, partitions as u32)])
         .unwrap();
-    std::fs::write(&arguments["reference"], bundle.reference.encode()).unwrap();
+    std::fs::write(arguments.text("reference"), bundle.reference.encode()).unwrap();
     let mut appender = log.appender("fill").unwrap();
     let mut estate = Estate::new(bundle, FRAME_ROWS, SPACING_US, partitions);
     let (mut bytes, mut left) = (0, records);
@@ -121,7 +109,7 @@ struct Timed<S> {
 impl<S: Stage> Stage for Timed<S> {
     fn assigned(&mut self, assignment: Assignment) -> Result<(), StageError> {
         self.stage.assigned(assignment)?;
-        let now = (Instant::now(), cpu::process_s());
+        let now = (Instant::now(), part::process_s());
         self.span.lock().unwrap().begin.get_or_insert(now);
         Ok(())
     }
@@ -154,7 +142,7 @@ fn named(mut spec: StageSpec, run: &str) -> StageSpec {
 fn stage(log: KafkaLog, bundle: &Arc<Bundle>, arguments: &Arguments, windows: bool) {
     let partitions = log.partitions(topic::INFERENCES).unwrap();
     // Every run has groups of its own, and so reads everything.
-    let run = &arguments["run"];
+    let run = arguments.text("run");
     let topics = [
         TopicSpec::new(topic::PROFILES, 1),
         TopicSpec::new(topic::DEADLETTERS, 1),
@@ -162,7 +150,7 @@ fn stage(log: KafkaLog, bundle: &Arc<Bundle>, arguments: &Arguments, windows: bo
     ];
     log.ensure_topics(&topics).unwrap();
     let config = ProfileConfig {
-        pane: arguments["pane"].parse().unwrap(),
+        pane: arguments.text("pane").parse().unwrap(),
         ..ProfileConfig::default()
     };
     let log: Arc<dyn Log> = Arc::new(log);
@@ -187,7 +175,7 @@ fn stage(log: KafkaLog, bundle: &Arc<Bundle>, arguments: &Arguments, windows: bo
         (runner.shutdown, thread.unwrap())
     });
     std::thread::scope(|scope| {
-        for member in 0..number(arguments, "members") {
+        for member in 0..arguments.number("members") {
             let (runner, log, stats) = (&runner, &log, stats.clone());
             let (config, span) = (config.clone(), Arc::clone(&span));
             scope.spawn(move || {
@@ -220,7 +208,7 @@ fn stage(log: KafkaLog, bundle: &Arc<Bundle>, arguments: &Arguments, windows: bo
         "{{\"rows\": {rows}, \"seconds\": {took:.3}, \"rate\": {:.0}, \"cpu_s\": {:.2}, \"transactions\": {}, \"partial_profiles\": {}, \
          \"failures\": {}, \"windows\": {}, \"rows_in_windows\": {}}}",
         rows as f64 / took,
-        cpu::process_s() - cpu_before_s,
+        part::process_s() - cpu_before_s,
         counters.commits.load(Ordering::Relaxed),
         stats.profiles.get(),
         counters.failures.load(Ordering::Relaxed),

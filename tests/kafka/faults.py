@@ -17,11 +17,9 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -275,19 +273,8 @@ def main():
     # What the kill loop's input, pipeline and senders want to know besides.
     args.frame_rows, args.resends, args.lost_replies, args.partitions = 60, 0.08, 0.03, 3
     args.session_timeout, args.group_protocol = "3s", "classic"
-    args.run = f"faults{args.seed}.{os.getpid()}.{int(time.time())}"
-    own = not args.kafka
-    if own:
-        args.kafka = loop.tool("start").stdout.strip()
-    work = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="driftline-faults-")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    try:
+    with loop.surroundings(args, f"faults{args.seed}") as work:
         return faults(args, work)
-    finally:
-        if own:
-            loop.tool("stop", args.kafka)
-        if not args.keep:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ one JSON document; exit code 1 when anything differs.
 """
 import argparse
 import collections
+import contextlib
 import http.client
 import http.server
 import json
@@ -58,6 +59,26 @@ def pid_of(address):
 
 def tool(name, *arguments):
     return subprocess.run([ROOT / "tests" / "kafka" / name, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+
+
+@contextlib.contextmanager
+def surroundings(args, name, nodes=1):
+    """A broker of its own where `args.kafka` names none, and a folder for logs and lakes, which is kept where
+    `args.keep` names one; the rest goes in the end."""
+    own = not args.kafka
+    if own:
+        args.kafka = tool("start", *(["--nodes", str(nodes)] if nodes > 1 else [])).stdout.strip()
+    args.run = f"{name}.{os.getpid()}.{int(time.time())}"
+    keep = getattr(args, "keep", None)
+    work = pathlib.Path(keep or tempfile.mkdtemp(prefix=f"driftline-{name}-")).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield work
+    finally:
+        if own:
+            tool("stop", args.kafka)
+        if not keep:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 # --- the input --------------------------------------------------------------------------------------
@@ -161,16 +182,18 @@ def resident(pid):
 
 
 class Webhooks:
-    """Takes webhooks; a message that comes again is counted once."""
+    """Takes webhooks; a message that comes again is counted once. Notes when each came, and with what."""
 
     def __init__(self):
         self.seen = collections.Counter()
+        self.came = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                self.rfile.read(int(self.headers["content-length"]))
+                body = self.rfile.read(int(self.headers["content-length"]))
                 outer.seen[self.headers["webhook-id"]] += 1
+                outer.came.append((time.time(), json.loads(body)))
                 self.send_response(204)
                 self.end_headers()
 
@@ -599,7 +622,10 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         drained = time.monotonic() - began
         lake, profiles, twice = found(pipeline)
         told = pipeline.sql("SELECT (SELECT count(*) FROM deadletters) AS letters")[0]["letters"]
-        alerts = pipeline.sql("SELECT DISTINCT alert_id, kind, scope FROM alerts WHERE change = 'opened'")
+        # Rows are hours old, so windows are judged while they come: what was told of a part and refuted by the rest
+        # depends on what came when, and is superseded. What holds at the end does not.
+        alerts = pipeline.sql("SELECT alert_id, kind, scope, max(CAST(change = 'superseded' AS INT)) AS superseded "
+                              "FROM alerts GROUP BY alert_id, kind, scope")
         result = {
             "rows": sum(mine[0] for mine in lake.values()), "twice": twice, "dead_letters": told,
             "kills": dict(pipeline.kills), "stops": dict(pipeline.stops),
@@ -612,7 +638,7 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
             "seconds_sending": round(sent, 1), "seconds_until_drained": round(drained, 1),
             "webhooks": len(pipeline.webhooks.seen), "webhooks_twice": sum(
                 count - 1 for count in pipeline.webhooks.seen.values()),
-            "alerts": sorted({f"{row['kind']} {row['scope']}" for row in alerts}), **sender.counts}
+            "alerts": names(alerts, 0), "superseded": names(alerts, 1), **sender.counts}
         problems = differences("lake of device", answers[0], lake)
         problems += differences("profile", answers[1], profiles)
         if twice:
@@ -626,6 +652,10 @@ def run(args, work, name, kills, frames, order, bundle, schema, answers):
         return result, [f"{name}: {problem}" for problem in problems], measures(pipeline)
     finally:
         pipeline.stop()
+
+
+def names(alerts, superseded):
+    return sorted({f"{row['kind']} {row['scope']}" for row in alerts if row["superseded"] == superseded})
 
 
 def until_archived(pipeline, args):
@@ -697,24 +727,13 @@ def main():
     parser.add_argument("--log", default="info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn")
     parser.add_argument("--keep", help="folder for input, logs and lakes; without it they are removed")
     args = parser.parse_args()
-    own = not args.kafka
-    if own:
-        # A broker alone must not be killed: Kafka 4.3.0 was seen to forget marks of transactions while
-        # it starts, when no other node leads the partitions.
-        nodes = args.nodes or (3 if args.broker_kills or args.leader_moves else 1)
-        args.kafka = tool("start", *(["--nodes", str(nodes)] if nodes > 1 else [])).stdout.strip()
-    elif args.broker_kills or args.broker_stall or args.leader_moves or args.nodes:
+    # A broker alone must not be killed: Kafka 4.3.0 was seen to forget marks of transactions while
+    # it starts, when no other node leads the partitions.
+    nodes = args.nodes or (3 if args.broker_kills or args.leader_moves else 1)
+    if args.kafka and (args.broker_kills or args.broker_stall or args.leader_moves or args.nodes):
         parser.error("--broker-kills, --broker-stall, --leader-moves and --nodes take brokers of its own: leave --kafka out")
-    args.run = f"kill{args.seed}.{os.getpid()}.{int(time.time())}"
-    work = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="driftline-kill-"))
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        return loop(args, work.resolve())
-    finally:
-        if own:
-            tool("stop", args.kafka)
-        if not args.keep:
-            shutil.rmtree(work, ignore_errors=True)
+    with surroundings(args, f"kill{args.seed}", nodes) as work:
+        return loop(args, work)
 
 
 def prepare(args, work):

@@ -17,16 +17,13 @@ The settings that decide how long a finding takes are printed with it. Prints on
 import argparse
 import collections
 import http.client
-import http.server
 import json
 import os
 import pathlib
 import random
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zlib
@@ -57,7 +54,6 @@ def settings(args):
 class Pipeline(loop.Pipeline):
     def __init__(self, args, work, name):
         super().__init__(args, work, name)
-        self.webhooks = Webhooks()
         self.config.write_text(f"""
 bundles = "{self.work}/bundles"
 [log]
@@ -99,28 +95,6 @@ log = "{args.log}"
         file.write_text("\n".join(map(json.dumps, lines)))
         answers = json.loads(self.command("--format", "json", "device", "import", file))
         return {(line["tenant"], answer["device"]): answer["token"] for line, answer in zip(lines, answers)}
-
-
-class Webhooks:
-    """Takes webhooks, and notes when each came."""
-
-    def __init__(self):
-        self.came = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                outer.came.append((time.time(), json.loads(body)))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Findings:
@@ -477,19 +451,8 @@ def main():
     add_arguments(parser)
     args = parser.parse_args()
     args.partitions, args.session_timeout = 2, "10s"
-    args.run = f"latency.{os.getpid()}.{int(time.time())}"
-    own = not args.kafka
-    if own:
-        args.kafka = loop.tool("start").stdout.strip()
-    work = pathlib.Path(args.keep or tempfile.mkdtemp(prefix="driftline-latency-")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    try:
+    with loop.surroundings(args, "latency") as work:
         print(json.dumps(measure(args, work), indent=2))
-    finally:
-        if own:
-            loop.tool("stop", args.kafka)
-        if not args.keep:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from statistics import median
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -238,22 +237,13 @@ def main():
     latency.add_arguments(parser)
     args = parser.parse_args()
     args.parts = args.parts.split(",")
-    args.run = f"speed.{os.getpid()}.{int(time.time())}"
-    work = pathlib.Path(tempfile.mkdtemp(prefix="driftline-speed-"))
-    own = not args.kafka
-    try:
+    with loop.surroundings(args, "speed") as work:
         run = Run(args, work)
-        if own:
-            args.kafka = loop.tool("start").stdout.strip()
         functions = {"bare": bare, "gateway": gateway, "stage": stage, "streams": streams, "latency": end_to_end}
         for part in PARTS:
             if part in args.parts:
                 functions[part](run)
         report(run)
-    finally:
-        if own and args.kafka:
-            loop.tool("stop", args.kafka)
-        shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

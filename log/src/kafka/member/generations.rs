@@ -3,8 +3,9 @@
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::Producer as _;
 
+use super::tests::values;
 use super::*;
-use crate::api::{Log, Output, ReadLimits, Record, StateDelta, TopicSpec};
+use crate::api::{Log, Output, Record, StateDelta, TopicSpec};
 use crate::error::CommitError;
 use crate::kafka::client::Quiet;
 use crate::kafka::producer::Outgoing;
@@ -63,17 +64,6 @@ fn step(told: &str, next: &BTreeMap<u32, u64>) -> Step {
             })
             .collect(),
     }
-}
-
-fn told(log: &KafkaLog) -> Vec<String> {
-    let limits = ReadLimits {
-        wait: Duration::from_secs(2),
-        ..ReadLimits::default()
-    };
-    let read = log.read("out", 0, 0, limits).unwrap().records;
-    read.iter()
-        .map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap()).into_owned())
-        .collect()
 }
 
 /// Polls until all partitions are assigned to it.
@@ -164,7 +154,7 @@ fn keeps_what_stays() {
             assert_eq!(offsets, wanted, "partition {partition}");
         }
         drop((one, two));
-        assert_eq!(told(&log), ["kept"]);
+        assert_eq!(values(&log), ["kept"]);
     }
 }
 
@@ -214,7 +204,7 @@ fn commits_while_generations_pass() {
         }
         let wanted: Vec<String> = (1..=at).map(|step| step.to_string()).collect();
         drop((one, two));
-        assert_eq!(told(&log), wanted);
+        assert_eq!(values(&log), wanted);
     }
 }
 
@@ -283,7 +273,7 @@ fn notices_that_others_have_had_it() {
         assert_eq!(found.positions[0].next, 2);
         assert_eq!(found.state[&b"next"[..]], b"other");
         drop(one);
-        assert_eq!(told(&log), ["first"]);
+        assert_eq!(values(&log), ["first"]);
     }
 }
 

@@ -27,7 +27,8 @@ fn joined(log: &KafkaLog) -> KafkaMember {
     member
 }
 
-fn values(log: &KafkaLog) -> Vec<String> {
+/// What was committed to `out`.
+pub(super) fn values(log: &KafkaLog) -> Vec<String> {
     let limits = ReadLimits {
         wait: Duration::from_secs(2),
         ..ReadLimits::default()
