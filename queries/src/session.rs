@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use driftline_lake::{Lake, LakeError};
 use driftline_schemas::tables::Table;
@@ -84,6 +85,14 @@ impl Session {
         }
         self.context.sql(FINAL_MEASURES).await?;
         Ok(())
+    }
+
+    /// Runs one statement; its answer batch by batch, for what is too large to be held.
+    ///
+    /// # Errors
+    /// [`QueryError::Statement`] with what is wrong in it.
+    pub async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        Ok(self.context.sql(sql).await?.execute_stream().await?)
     }
 
     /// Runs one statement and collects its answer.

@@ -80,12 +80,7 @@ pub(super) async fn fetch(config: &Config, dir: &Path, name: &Path) -> Result<Fe
     let mut rows = 0;
     for (from, to) in selection.days() {
         let statement = selection.labelled(from, to, &columns.sql);
-        let mut batches = session
-            .context()
-            .sql(&statement)
-            .await?
-            .execute_stream()
-            .await?;
+        let mut batches = session.stream(&statement).await?;
         while let Some(batch) = batches.next().await {
             let batch = columns.convert(&batch?)?;
             rows += batch.num_rows();

@@ -113,12 +113,7 @@ impl Reading {
         let columns = "i.device, i.event_time, i.features, i.signals, i.predicted_code, \
             i.predicted_value, i.confidence, o.truth_code, o.truth_value";
         let statement = selection.labelled(from, to, columns);
-        let mut batches = session
-            .context()
-            .sql(&statement)
-            .await?
-            .execute_stream()
-            .await?;
+        let mut batches = session.stream(&statement).await?;
         let mut values = vec![None; self.signals.len()];
         while let Some(batch) = batches.next().await {
             let columns = Columns::of(&batch?)?;

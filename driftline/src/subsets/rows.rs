@@ -164,12 +164,7 @@ pub(super) async fn measure(
             "SELECT {names}, device, pane, count(*), sum(value) FROM ({rows}) GROUP BY {names}, device, pane
              ORDER BY {names}, device, pane"
         );
-        let mut batches = session
-            .context()
-            .sql(&statement)
-            .await?
-            .execute_stream()
-            .await?;
+        let mut batches = session.stream(&statement).await?;
         while let Some(batch) = batches.next().await {
             add(&mut units, &batch?, &selection.tenant)
                 .with_context(|| format!("{}: search a part with --cohort", selection.title()))?;
