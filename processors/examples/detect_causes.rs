@@ -31,7 +31,7 @@ use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{Finding, FindingKind, FindingState};
 use driftline_schemas::source::ATTRIBUTES;
 use estate::{Estate, Fault, Shape, T0_US, site_name};
-use hourly::Result;
+use hourly::{Arguments, Result};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -131,15 +131,16 @@ impl Count {
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| argument == "--runs");
-    let runs = at.and_then(|at| arguments.get(at + 1)?.parse().ok());
-    let verbose = arguments.iter().any(|argument| argument == "--verbose");
+    let arguments = Arguments::of_process(&["--runs", "--verbose"])?;
+    let verbose = arguments.has("--verbose");
     let (mut one, mut two) = (Count::default(), Count::default());
-    for seed in 0..runs.unwrap_or(100) {
+    let runs = hourly::on_all_cores(arguments.number("--runs", 100)?, |seed| {
         let faults = faults(seed);
-        let injected: BTreeSet<String> = faults.iter().map(scope_of).collect();
         let findings = run(seed, &faults)?;
+        Ok((faults, findings))
+    })?;
+    for (seed, (faults, findings)) in runs.into_iter().enumerate() {
+        let injected: BTreeSet<String> = faults.iter().map(scope_of).collect();
         let onset_us = T0_US + HEALTHY_HOURS * HOUR_US;
         let mut opened: Vec<&Finding> = findings
             .iter()

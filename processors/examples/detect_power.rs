@@ -18,6 +18,10 @@
 #[allow(dead_code, reason = "shared with the families of nulls")]
 mod estate;
 #[path = "hourly/mod.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with measurements that have more arguments"
+)]
 mod hourly;
 
 use driftline_processors::detect::DetectConfig;
@@ -25,7 +29,7 @@ use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{FindingKind, FindingState};
 
 use estate::{Change, Estate, Family, Size, T0_US};
-use hourly::Result;
+use hourly::{Arguments, Result};
 
 const HEALTHY_HOURS: i64 = 3 * 24;
 /// What is not found within a week counts as missed.
@@ -138,7 +142,8 @@ struct Seen {
     elsewhere: u32,
 }
 
-fn run(case: &Case, seed: u64, config: &DetectConfig, seen: &mut Seen) -> Result<()> {
+fn run(case: &Case, seed: u64, config: &DetectConfig) -> Result<Seen> {
+    let mut seen = Seen::default();
     let mut estate = Estate::new(Family::Iid, case.size, seed)?;
     let bundle = estate.bundle()?;
     let hours = HEALTHY_HOURS + CHANGED_HOURS;
@@ -174,46 +179,25 @@ fn run(case: &Case, seed: u64, config: &DetectConfig, seen: &mut Seen) -> Result
         Some(end_us) => seen.delays.push((end_us - onset_us) / HOUR_US),
         None => seen.missed += 1,
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn measure(case: &Case, runs: u64, config: &DetectConfig) -> Result<Seen> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let work = |first: u64| -> Result<Seen> {
-        let mut seen = Seen::default();
-        for seed in (first..runs).step_by(threads as usize) {
-            run(case, seed, config, &mut seen)?;
-        }
-        Ok(seen)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|first| scope.spawn(move || work(first)))
-            .collect();
-        let mut all = Seen::default();
-        for thread in threads {
-            let seen = thread
-                .join()
-                .map_err(|_| "a thread of the measurement panicked")??;
-            all.delays.extend(seen.delays);
-            all.missed += seen.missed;
-            all.early += seen.early;
-            all.elsewhere += seen.elsewhere;
-        }
-        all.delays.sort_unstable();
-        Ok(all)
-    })
+    let mut all = Seen::default();
+    for seen in hourly::on_all_cores(runs, |seed| run(case, seed, config))? {
+        all.delays.extend(seen.delays);
+        all.missed += seen.missed;
+        all.early += seen.early;
+        all.elsewhere += seen.elsewhere;
+    }
+    all.delays.sort_unstable();
+    Ok(all)
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let number = |name: &str, otherwise: u64| -> u64 {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
-            .unwrap_or(otherwise)
-    };
-    let runs = number("--runs", 20);
-    let chosen = number("--case", 0) as usize;
+    let arguments = Arguments::of_process(&["--runs", "--case"])?;
+    let runs = arguments.number("--runs", 20)?;
+    let chosen = arguments.number("--case", 0)?;
     println!(
         "| change | rows a window | smallest effect | windows until found: median, longest | missed in a week | Lorden's bound | another cohort named | false alarms before |"
     );

@@ -24,8 +24,19 @@ use driftline_processors::detect::DetectConfig;
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::measure::{Finding, FindingKind};
 use estate::{Estate, Fault, Shape, T0_US, site_name};
-use hourly::Result;
+use hourly::{Arguments, Result};
 
+const KNOWN: [&str; 9] = [
+    "--seeds",
+    "--from",
+    "--verbose",
+    "--turn",
+    "--together",
+    "--blind",
+    "--correlation",
+    "--weather",
+    "--device-sd",
+];
 const HEALTHY_HOURS: i64 = 6 * 24;
 const FAULTY_HOURS: i64 = 12;
 
@@ -44,45 +55,60 @@ fn run(seed: u64, shape: Shape, fault: Fault) -> Result<Vec<Finding>> {
     )
 }
 
+/// A fault, where it is, and what is to be found of it.
+#[derive(Clone, Copy)]
+struct Injected {
+    site: usize,
+    kind: FindingKind,
+    fault: Fault,
+}
+
+fn injected(seed: u64, turn: Option<f64>) -> Injected {
+    let site = (seed % 8) as usize;
+    let (kind, fault) = match (turn, seed % 4) {
+        (Some(correlation), _) => {
+            let fault = Fault::Together { site, correlation };
+            (FindingKind::InputDrift, fault)
+        }
+        (None, 3) => (FindingKind::ConceptDrift, Fault::Flip { site }),
+        (None, n) => {
+            let sd = 0.8 + 0.1 * n as f64;
+            (FindingKind::InputDrift, Fault::Shift { site, sd })
+        }
+    };
+    Injected { site, kind, fault }
+}
+
 #[allow(clippy::print_stdout, reason = "it prints its answer")]
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let number = |name: &str, otherwise: f64| -> f64 {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
-            .unwrap_or(otherwise)
+    let arguments = Arguments::of_process(&KNOWN)?;
+    let (from, seeds) = (
+        arguments.number("--from", 0)?,
+        arguments.number("--seeds", 20)?,
+    );
+    let verbose = arguments.has("--verbose");
+    let turn = match arguments.has("--turn") {
+        true => Some(arguments.number("--turn", -0.8)?),
+        false => None,
     };
-    let (from, seeds) = (number("--from", 0.0) as u64, number("--seeds", 20.0) as u64);
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let verbose = has("--verbose");
-    let turn = has("--turn").then(|| number("--turn", -0.8));
     let shape = Shape {
-        correlation: number("--correlation", 0.8),
-        weather_sd: number("--weather", 0.1),
-        device_sd: number("--device-sd", 0.3),
+        correlation: arguments.number("--correlation", 0.8)?,
+        weather_sd: arguments.number("--weather", 0.1)?,
+        device_sd: arguments.number("--device-sd", 0.3)?,
         together: match turn.is_some() {
-            true => number("--together", 0.8),
+            true => arguments.number("--together", 0.8)?,
             false => 0.0,
         },
-        joint: turn.is_some() && !has("--blind"),
+        joint: turn.is_some() && !arguments.has("--blind"),
         ..Shape::default()
     };
     let (mut exact, mut false_alarms, mut missed, mut extra) = (0, 0, 0, 0);
     let mut delays = Vec::new();
-    for seed in from..from + seeds {
-        let site = (seed % 8) as usize;
-        let (kind, fault) = match (turn, seed % 4) {
-            (Some(correlation), _) => {
-                let fault = Fault::Together { site, correlation };
-                (FindingKind::InputDrift, fault)
-            }
-            (None, 3) => (FindingKind::ConceptDrift, Fault::Flip { site }),
-            (None, n) => {
-                let sd = 0.8 + 0.1 * n as f64;
-                (FindingKind::InputDrift, Fault::Shift { site, sd })
-            }
-        };
-        let findings = run(seed, shape, fault)?;
+    let runs = hourly::on_all_cores(seeds, |at| {
+        let injected = injected(from + at, turn);
+        Ok((injected, run(from + at, shape, injected.fault)?))
+    })?;
+    for (seed, (Injected { site, kind, fault }, findings)) in (from..).zip(runs) {
         let scope = format!("site={}", site_name(site));
         let onset_us = T0_US + HEALTHY_HOURS * HOUR_US;
         let hit =

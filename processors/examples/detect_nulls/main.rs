@@ -20,13 +20,12 @@ mod estate;
 mod hourly;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use driftline_processors::detect::DetectConfig;
 use driftline_schemas::measure::{Finding, FindingKind, FindingState};
 
 use estate::{Estate, Family, Size, T0_US};
-use hourly::Result;
+use hourly::{Arguments, Result};
 
 const MONTH_HOURS: i64 = 30 * 24;
 const NARROW: Size = Size {
@@ -92,31 +91,13 @@ fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
     Ok(alarms)
 }
 
-/// All models of a family, on as many threads as there are cores.
+/// All models of a family.
 fn family(family: Family, size: Size, models: u64, months: i64) -> Result<Alarms> {
-    let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || -> Result<Alarms> {
-        let mut all = Alarms::default();
-        loop {
-            let model = next.fetch_add(1, Ordering::Relaxed);
-            if model >= models {
-                return Ok(all);
-            }
-            all.add(run(family, size, model, months)?);
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = Alarms::default();
-        for thread in threads {
-            let alarms = thread
-                .join()
-                .map_err(|_| "a thread of the measurement panicked")??;
-            all.add(alarms);
-        }
-        Ok(all)
-    })
+    let mut all = Alarms::default();
+    for alarms in hourly::on_all_cores(models, |model| run(family, size, model, months))? {
+        all.add(alarms);
+    }
+    Ok(all)
 }
 
 /// Bounds of a 95 % interval of a Poisson count's mean (Byar's approximation, within 1 % from 5 on).
@@ -131,18 +112,11 @@ fn interval(count: u64) -> (f64, f64) {
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let number = |name: &str, otherwise: u64| -> u64 {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
-            .unwrap_or(otherwise)
-    };
-    let wide = arguments.iter().any(|argument| argument == "--wide");
-    let (models, months) = (
-        number("--models", 10),
-        number("--months", if wide { 1 } else { 10 }) as i64,
-    );
-    let chosen = number("--family", 0) as usize;
+    let arguments = Arguments::of_process(&["--models", "--months", "--family", "--wide"])?;
+    let wide = arguments.has("--wide");
+    let models = arguments.number("--models", 10)?;
+    let months = arguments.number("--months", if wide { 1 } else { 10 })?;
+    let chosen = arguments.number("--family", 0)?;
     let size = if wide { WIDE } else { NARROW };
     let all = if wide {
         &Family::ALL[..1]

@@ -1,7 +1,10 @@
-//! A detect stage fed with profiles hour by hour, as the profile stage would append them.
+//! What the measurements of the detect stage share: profiles fed to it hour by hour, as the profile stage would
+//! append them, runs on all cores, and the arguments.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use driftline_log::memory::MemoryLog;
 use driftline_log::runner::{Stage, StageError, StepInput};
@@ -84,4 +87,66 @@ pub(crate) fn findings(
         }
     }
     Ok(findings)
+}
+
+/// What `one` makes of each number below `count`, in their order, on as many threads as there are cores.
+pub(crate) fn on_all_cores<T: Send>(
+    count: u64,
+    one: impl Fn(u64) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicU64::new(0);
+    let work = || -> Result<Vec<(u64, T)>> {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return Ok(done);
+            }
+            done.push((at, one(at)?));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = std::thread::scope(|scope| -> Result<Vec<(u64, T)>> {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().map_err(|_| "a run panicked")??);
+        }
+        Ok(all)
+    })?;
+    all.sort_by_key(|(at, _)| *at);
+    Ok(all.into_iter().map(|(_, made)| made).collect())
+}
+
+/// The arguments of a measurement: `--name value` and `--name`.
+pub(crate) struct Arguments(Vec<String>);
+
+impl Arguments {
+    /// Those of this process, of which only `known` are taken.
+    pub(crate) fn of_process(known: &[&str]) -> Result<Self> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let is_foreign =
+            |argument: &&String| argument.starts_with("--") && !known.contains(&argument.as_str());
+        match arguments.iter().find(is_foreign) {
+            Some(argument) => {
+                Err(format!("{argument} is not known, only {}", known.join(", ")).into())
+            }
+            None => Ok(Self(arguments)),
+        }
+    }
+
+    /// Whether it is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|argument| argument == name)
+    }
+
+    /// The value after it; `otherwise` where it is not there.
+    pub(crate) fn number<T: FromStr>(&self, name: &str, otherwise: T) -> Result<T> {
+        let Some(at) = self.0.iter().position(|argument| argument == name) else {
+            return Ok(otherwise);
+        };
+        let value = self.0.get(at + 1).map(String::as_str).unwrap_or_default();
+        let wrong = || format!("{name} takes a number, not {value:?}").into();
+        value.parse().map_err(|_| wrong())
+    }
 }
