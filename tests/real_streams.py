@@ -42,9 +42,10 @@ LEARN, BINS = 1_000, 8
 MOVED, STOOD = 4.2, 2.0
 # Columns of elec2 that stand still up to this row.
 STILL, STILL_COLUMNS = 17_424, ["vicprice", "vicdemand", "transfer"]
-# Detectors that tell of a change now and then where there is none, by their definition: ECDD with an average run
-# length of 400 rows, BOCPD with a change expected every 250 and a normal model of errors that are 0 or 1.
-LOUD = {"ecdd", "bocpd"}
+# Parameters for errors, which are 0 or 1.
+ERRORS = {"bocpd": ["model=bernoulli"]}
+# ECDD tells of a change now and then where there is none, by its definition: every 400 rows on average.
+LOUD = {"ecdd"}
 PARTS = ["abrupt", "control", "electricity", "variants"]
 
 
@@ -64,10 +65,16 @@ class Run:
                               stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout)
 
-    def changes(self, detector, values):
+    def changes(self, detector, values, *params):
         """Rows at which a detector tells of a change, from 0."""
         given = "\n".join(map(str, values))
-        return self.json("changes", "--detector", detector, "-", given=given)["drift"]
+        params = [word for param in params for word in ("--param", param)]
+        return self.json("changes", "--detector", detector, *params, "-", given=given)["drift"]
+
+    def changes_of_errors(self, detector, errors):
+        # FHDDM reads what is right. BOCPD takes numbers for normal unless it is told that they are 0 or 1.
+        right = detector == "fhddm"
+        return self.changes(detector, [1 - error for error in errors] if right else errors, *ERRORS.get(detector, []))
 
     def demand(self, holds, text):
         if not holds:
@@ -125,7 +132,7 @@ def told(run, detector, features, labels):
         end = begin + LEARN
         classifier = Classifier(features[begin:end], labels[begin:end])
         errors = [int(classifier.predict(row) != label) for row, label in zip(features[end:], labels[end:])]
-        changes = run.changes(detector, errors)
+        changes = run.changes_of_errors(detector, errors)
         if not changes:
             break
         begin = end + changes[0] + 1

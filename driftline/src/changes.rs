@@ -21,7 +21,8 @@ use crate::output::{self, OutputFormat, Usage};
 /// Arguments of `driftline changes`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChangesArgs {
-    /// Detector: adwin page_hinkley cusum ddm eddm rddm hddm_a hddm_w fhddm kswin stepd ecdd seed bocpd.
+    /// Detector: adwin page_hinkley cusum ddm eddm rddm hddm_a hddm_w fhddm kswin stepd ecdd seed bocpd. Of predictions they
+    /// read errors, 1 for wrong; fhddm reads 1 for right.
     #[arg(long, value_name = "NAME")]
     detector: Kind,
     /// A parameter of the detector; may be given again.
