@@ -56,6 +56,9 @@ pub struct Cause {
     pub effect: f64,
     /// Squared standard errors that it explains beside the others.
     pub gain: f64,
+    /// Whether a narrower cohort in it crossed by itself and the rest of it moved at most half as far: another
+    /// window may show that it is the narrower one.
+    pub is_mixed: bool,
 }
 
 /// What came of peeling.
@@ -167,6 +170,9 @@ pub fn peel(parts: &[Part], crossed: &[Cohort], known: &[Known]) -> Peeling {
             ties: candidate.ties.clone(),
             effect: effects[base + at],
             gain: model.gain - without(at),
+            is_mixed: singles
+                .iter()
+                .any(|narrow| narrow.handicap <= 0.0 && makes_up(parts, narrow, candidate)),
         })
         .collect();
     causes.sort_by(|a, b| {

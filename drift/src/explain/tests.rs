@@ -102,6 +102,28 @@ fn a_site_that_chance_makes_a_region() {
     assert_eq!(scopes(&moved(0.13), &["region=eu"], &[]), ["region=eu"]);
 }
 
+/// A site that crossed by itself, and the other one of its region moved half as far: it is the region, but a mixed
+/// one. Where both moved alike, or only the region crossed, there is nothing to wait for.
+#[test]
+fn a_region_that_may_be_a_site_is_mixed() {
+    let mixed = |other: f64, crossed: &[&str]| {
+        let (there, beside) = (inside("site=s1"), inside("site=s0"));
+        let parts = parts(|cell| match (there(cell), beside(cell)) {
+            (true, _) => 0.61,
+            (_, true) => other,
+            _ => 0.0,
+        });
+        let crossed: Vec<Cohort> = crossed.iter().map(|text| cohort(text)).collect();
+        let causes = peel(&parts, &crossed, &[]).causes;
+        let said = |cause: &Cause| (cause.scope.to_string(), cause.is_mixed);
+        causes.iter().map(said).collect::<Vec<_>>()
+    };
+    let (region, both) = ("region=eu".to_owned(), ["region=eu", "site=s1"]);
+    assert_eq!(mixed(0.302, &both), [(region.clone(), true)]);
+    assert_eq!(mixed(0.61, &both), [(region.clone(), false)]);
+    assert_eq!(mixed(0.302, &["region=eu"]), [(region, false)]);
+}
+
 /// A whole region moved: it is the region, not its sites one by one.
 #[test]
 fn one_region() {

@@ -24,6 +24,8 @@ const STILL_GAIN_MIN: f64 = 20.0;
 /// Squared standard errors that a signal must have moved by to be told of a cause beside another of its kind: as
 /// much as a further cause must.
 const JOINS_MIN: f64 = 20.0;
+/// Windows within which a mixed cause that was seen before is told: it waits for one more window, not for ever.
+const WAITS_MAX: i64 = 24;
 /// Kinds in the order in which they are looked at: what explains comes before what is explained.
 const KINDS: [FindingKind; 3] = [
     FindingKind::InputDrift,
@@ -99,10 +101,20 @@ pub(super) struct Statement {
     pub(super) finding: Finding,
 }
 
-/// The stories that are open.
+/// A mixed cause that was not told in the window in which it was seen first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Waiting {
+    signal: usize,
+    scope: Cohort,
+    window: i64,
+}
+
+/// The stories that are open, and what may become one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Stories {
     open: Vec<OpenStory>,
+    #[serde(default)]
+    waiting: Vec<Waiting>,
 }
 
 /// Identity of a story.
@@ -150,6 +162,7 @@ impl Stories {
         seen: &[Seen<'_>],
         again: &BTreeSet<String>,
     ) -> Vec<Statement> {
+        self.waiting.retain(|it| window - it.window <= WAITS_MAX);
         for kind in KINDS {
             for (signal, crossed) in crossings(context, kind, seen) {
                 self.explain(fold, context, window, rollup, seen, signal, &crossed);
@@ -272,6 +285,7 @@ impl Stories {
         for cause in peeling.causes.into_iter().filter(credible) {
             if !self.is_told(&parts, signal, kind, strongest.kind, &cause)
                 && self.is_raised(context, seen, kind, &strongest, &cause)
+                && self.has_waited(&cause, signal, window)
             {
                 let moved = moved(&strongest, cause.effect, cause.gain);
                 self.open(kind, cause, signal, moved, window);
@@ -330,6 +344,24 @@ impl Stories {
                 && seen.verdict.effect.value.abs() >= matters
         };
         kind == FindingKind::InputDrift || !seen.iter().any(|seen| suspect(&seen))
+    }
+
+    /// Whether a cause need not be looked at for another window. A mixed one must when it is seen first: after few
+    /// windows an hour in which the neighbours moved by chance makes a region of a site.
+    fn has_waited(&mut self, cause: &Cause, signal: usize, window: i64) -> bool {
+        let before = |it: &Waiting| it.signal == signal && it.scope == cause.scope;
+        match self.waiting.iter().find(|it| before(it)) {
+            Some(it) => it.window < window,
+            None if cause.is_mixed => {
+                self.waiting.push(Waiting {
+                    signal,
+                    scope: cause.scope.clone(),
+                    window,
+                });
+                false
+            }
+            None => true,
+        }
     }
 
     fn open(&mut self, kind: FindingKind, cause: Cause, signal: usize, moved: Moved, window: i64) {
@@ -431,12 +463,11 @@ fn moved(verdict: &driftline_drift::calibrate::StreamVerdict, effect: f64, evide
 /// Whether a cohort crossed, or of a pair, which is not judged by itself, one of its values. What is asked of a cause
 /// beside settled ones: what crossed is explained by these, and cells alone have no alarm budget.
 fn crossed_itself(scope: &Cohort, crossed: &[Cohort]) -> bool {
-    let values = scope
+    let mut values = scope
         .0
         .iter()
         .map(|(attribute, value)| Cohort::of(attribute, value));
-    crossed.contains(scope)
-        || (scope.0.len() > 1 && values.into_iter().any(|value| crossed.contains(&value)))
+    crossed.contains(scope) || (scope.0.len() > 1 && values.any(|value| crossed.contains(&value)))
 }
 
 /// Mean deviation of the cells of a scope, and its variance; infinite without rows.
@@ -487,4 +518,31 @@ fn crossings<'a, 's>(
             .then(a.0.cmp(&b.0))
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(is_mixed: bool) -> Cause {
+        Cause {
+            scope: Cohort::of("region", "west"),
+            ties: Vec::new(),
+            effect: 1.0,
+            gain: 50.0,
+            is_mixed,
+        }
+    }
+
+    /// A mixed cause is told when it is seen a second time, in whatever window of the next day, also where it has
+    /// become clear by then; another signal's waits for itself. A clear one is told at once.
+    #[test]
+    fn a_mixed_cause_waits_for_one_more_window() {
+        let mut stories = Stories::default();
+        assert!(stories.has_waited(&cause(false), 0, 10));
+        assert!(!stories.has_waited(&cause(true), 0, 10));
+        assert!(!stories.has_waited(&cause(true), 1, 11));
+        assert!(stories.has_waited(&cause(true), 0, 11));
+        assert!(stories.has_waited(&cause(false), 0, 10 + WAITS_MAX));
+    }
 }
