@@ -152,6 +152,7 @@ mod tests {
                 share: 1.0,
             }],
             attributes: Vec::new(),
+            changes: Vec::new(),
             evidence: String::new(),
             explanation: String::new(),
             sql: String::new(),

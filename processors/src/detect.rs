@@ -58,8 +58,10 @@
 //! - `window`: the fold of one window: measures, crossings, causes
 //! - `measures`: the numbers of one stream in one window
 //! - `stories`: findings as stories
+//! - `arrivals`: since when each cell is there, and so what came up before a drift
 //! - `tell`: findings in words
 
+mod arrivals;
 pub mod config;
 mod measures;
 mod model;

@@ -136,6 +136,15 @@ pub struct Contribution {
     pub share: f64,
 }
 
+/// Something that changed where a finding is, just before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What came up: an attribute value (`firmware=2.1`), the scope itself, or the model's version.
+    pub what: String,
+    /// Start of the window in which it had rows first, microseconds of event time.
+    pub at_us: i64,
+}
+
 /// A measure, or a group of them, that crossed its threshold, with its explanation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -166,6 +175,9 @@ pub struct Finding {
     pub signals: Vec<Contribution>,
     /// Attribute values, by how much of the drift goes away without them.
     pub attributes: Vec<Contribution>,
+    /// What came up there in the day before, the latest first; absent when nothing did, and before it was noted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
     /// The strongest measure's value, p-value and method, as text for people.
     pub evidence: String,
     /// One or two sentences for people.

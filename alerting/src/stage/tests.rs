@@ -75,6 +75,7 @@ fn finding(window: i64, state: FindingState) -> Finding {
             share: 1.0,
         }],
         attributes: Vec::new(),
+        changes: Vec::new(),
         evidence: String::new(),
         explanation: String::new(),
         sql: String::new(),

@@ -278,6 +278,7 @@ impl Model {
             *fold = Fold {
                 window_us: fold.window_us,
                 reference: Some(subject.reference_id.clone()),
+                arrivals: std::mem::take(&mut fold.arrivals),
                 ..Fold::default()
             };
         }

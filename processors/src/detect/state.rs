@@ -48,6 +48,8 @@ pub(super) enum Key {
     Cells(ModelId, Arc<Cell>),
     /// The fold's open stories before the cut-off.
     Stories(ModelId),
+    /// Since when each cell was there at the cut-off.
+    Arrivals(ModelId),
 }
 
 /// The last word on a window's measures.

@@ -5,7 +5,7 @@ use driftline_drift::explain::{
     ABOUT_THE_PAST, Pair, Query, Story, belongs, rank_attributes, rank_signals, sql,
 };
 use driftline_schemas::bundle::{FeatureType, SignalRole};
-use driftline_schemas::measure::{Finding, FindingKind, FindingState, MEASURE_FORMAT};
+use driftline_schemas::measure::{Change, Finding, FindingKind, FindingState, MEASURE_FORMAT};
 use driftline_schemas::profile::{Profile, SignalProfile};
 
 use super::rollup::RollUp;
@@ -14,6 +14,9 @@ use super::window::{Context, Fold};
 
 /// Share of the estate's shift from which on it is told: less says more about the noise of the rest.
 const OF_ESTATE_MIN: f64 = 0.5;
+
+/// Most changes that the sentence names; the finding lists more.
+const CHANGES_SHOWN: usize = 3;
 
 /// Makes the finding that says a story's state in a window. `alone`: no other story is open.
 pub(super) fn tell(
@@ -46,6 +49,7 @@ pub(super) fn tell(
         window_end_us: (window + 1) * window_us,
         signals: rank_signals(&evidence),
         attributes: Vec::new(),
+        changes: Vec::new(),
         evidence: String::new(),
         explanation: String::new(),
         sql: String::new(),
@@ -65,6 +69,10 @@ pub(super) fn tell(
             .map(|attribute| attribute.share)
             .filter(|share| *share >= OF_ESTATE_MIN);
         let learned = &signals[signal];
+        if state == FindingState::Drifted {
+            let (version, since_us) = (&context.id.version, moved.first * window_us);
+            finding.changes = fold.arrivals.before(&story.scope, version, since_us);
+        }
         finding.evidence = evidence_text(&learned.signal, learned.scores[moved.score].kind, moved);
         let span = Telling {
             context,
@@ -72,6 +80,7 @@ pub(super) fn tell(
             story,
             signal,
             moved,
+            changes: &finding.changes,
         };
         finding.explanation = match state {
             FindingState::Drifted => span.sentence(of_estate, alone),
@@ -125,6 +134,8 @@ struct Telling<'a> {
     story: &'a OpenStory,
     signal: usize,
     moved: &'a Moved,
+    /// What came up in the scope in the day before.
+    changes: &'a [Change],
 }
 
 impl Telling<'_> {
@@ -222,6 +233,10 @@ impl Telling<'_> {
             .collect();
         let explained: Vec<String> = self.story.also.iter().map(name).collect();
         let mut remarks = Vec::new();
+        for change in self.changes.iter().take(CHANGES_SHOWN) {
+            let at = time_text(change.at_us);
+            remarks.push(format!("{} came up there at {at}", change.what));
+        }
         if self.story.kind == FindingKind::ConceptDrift {
             remarks.push("the inputs there are as they were".into());
         }

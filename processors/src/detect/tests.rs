@@ -252,6 +252,47 @@ fn a_shift_is_found_where_it_is_and_recovers() {
     );
 }
 
+/// Scenario: a site's devices get a new firmware, and from the next hour on their temperature reads higher; before
+/// that the stage starts again from its state, whose first days are folded up.
+/// Guarantee: the finding lists the firmware with the hour in which it came up, and says so.
+#[test]
+fn what_came_up_just_before_is_told() {
+    let mut estate = Estate::new(49, SMALL);
+    let bundle = estate.bundle();
+    let hours: Vec<_> = (0..106)
+        .map(|hour| {
+            if hour == 95 {
+                estate.update(1, 3, "2.2");
+            }
+            let fault = (hour >= 96).then_some(SHIFT);
+            estate.cells(hour, fault)
+        })
+        .collect();
+    let log = log(1);
+    let config = DetectConfig {
+        keep: "2d".parse().unwrap(),
+        ..DetectConfig::default()
+    };
+    for part in [&hours[..94], &hours[94..]] {
+        in_order(&log, part, 1);
+        let mut stage = stage(&log, &config, Some(Arc::clone(&bundle)));
+        run(&log, &mut stage, 40);
+    }
+    let found = findings(&log);
+    let opened = found.first().unwrap();
+    let told: Vec<(&str, i64)> = opened
+        .changes
+        .iter()
+        .map(|it| (it.what.as_str(), (it.at_us - T0_US) / HOUR_US))
+        .collect();
+    assert_eq!(told, [("firmware=2.2", 95)], "{opened:#?}");
+    let text = &opened.explanation;
+    assert!(
+        text.contains("firmware=2.2 came up there at 2026-01-08 23:00 UTC"),
+        "{text}"
+    );
+}
+
 /// The truth that turns round at one site is concept drift there, and nothing else.
 #[test]
 fn a_flip_is_concept_drift() {

@@ -10,6 +10,7 @@ use driftline_drift::explain::{Part, belongs};
 use driftline_schemas::measure::{Cohort, Measure};
 use driftline_schemas::profile::Cell;
 
+use super::arrivals::Arrivals;
 use super::config::DetectConfig;
 use super::measures::{Judgement, measures};
 use super::rollup::RollUp;
@@ -46,6 +47,7 @@ pub(super) struct Fold {
     pub(super) streams: BTreeMap<(Cohort, usize), Stream>,
     pub(super) cells: BTreeMap<(Arc<Cell>, usize), Stream>,
     pub(super) stories: Stories,
+    pub(super) arrivals: Arrivals,
 }
 
 /// A stream's verdict in the window at hand.
@@ -79,10 +81,13 @@ impl Fold {
             *self = Self {
                 window_us,
                 reference: self.reference.take(),
+                arrivals: std::mem::take(&mut self.arrivals),
                 ..Self::default()
             };
         }
         let window = start_us.div_euclid(window_us);
+        let cells = rollup.cells.iter().map(|cell| &cell.cell);
+        self.arrivals.observe(start_us, cells);
         for cell in &rollup.cells {
             for (signal, point) in cell.points.iter().enumerate() {
                 if let Some(point) = point {

@@ -44,6 +44,7 @@ pub(super) fn finding(origin: &Origin, _state: &DeviceState, told: Told, now_us:
                 .into_iter()
                 .collect(),
             attributes: Vec::new(),
+            changes: Vec::new(),
             evidence: String::new(),
             explanation: String::new(),
             sql: String::new(),

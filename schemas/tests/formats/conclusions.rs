@@ -62,6 +62,7 @@ pub(crate) fn finding() -> Finding {
         window_end_us: golden::START_US + 1,
         signals: vec![share("temperature", 0.8), share("pressure", 0.2)],
         attributes: vec![],
+        changes: vec![],
         evidence: "psi 0.3".into(),
         explanation: "temperature moved".into(),
         sql: "select 1".into(),

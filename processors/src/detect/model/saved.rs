@@ -7,6 +7,7 @@ use driftline_drift::calibrate::{Point, Stream, StreamCheckpoint};
 use driftline_schemas::measure::Cohort;
 use driftline_schemas::profile::{Cell, Profile};
 
+use super::super::arrivals::Arrivals;
 use super::super::state::{CellKey, Judged, Key, Said, delta};
 use super::super::stories::Stories;
 use super::super::subject::Subjects;
@@ -21,6 +22,8 @@ pub(in super::super) struct SavedFold {
     pub(in super::super) streams: BTreeMap<Cohort, Kept>,
     pub(in super::super) cells: BTreeMap<Arc<Cell>, Kept>,
     pub(in super::super) stories: Stories,
+    /// Absent in what was written before it was noted.
+    pub(in super::super) arrivals: Option<Arrivals>,
 }
 
 impl Model {
@@ -45,6 +48,8 @@ impl Model {
             .push(delta(partition, &Key::Cutoff(id()), Some(&self.cutoff_us)));
         told.state
             .push(delta(partition, &Key::Stories(id()), Some(&fold.stories)));
+        let arrivals = delta(partition, &Key::Arrivals(id()), Some(&fold.arrivals));
+        told.state.push(arrivals);
         let mut streams: BTreeMap<&Cohort, Kept> = BTreeMap::new();
         for ((cohort, signal), stream) in &fold.streams {
             streams
@@ -112,6 +117,7 @@ impl Model {
         let mut cells: BTreeMap<(Arc<Cell>, usize, i64), Arc<Point>> = BTreeMap::new();
         let mut fold = Fold {
             stories: saved.stories.clone(),
+            arrivals: saved.arrivals.clone().unwrap_or_else(Arrivals::of_long_ago),
             ..Fold::default()
         };
         if let Some(config) = configs.at(self.cutoff_us) {

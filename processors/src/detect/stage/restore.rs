@@ -58,6 +58,9 @@ pub(super) fn kept(
         Key::Stories(id) => {
             state.saved.folds.entry(id).or_default().stories = value(bytes)?;
         }
+        Key::Arrivals(id) => {
+            state.saved.folds.entry(id).or_default().arrivals = Some(value(bytes)?);
+        }
         Key::Config(_) | Key::Watermark(_) | Key::Cell(..) => {}
     }
     Ok(())

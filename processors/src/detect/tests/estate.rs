@@ -332,6 +332,12 @@ impl Estate {
         self.standing.push(fault);
     }
 
+    /// From now on the devices of a site have this value of an attribute ([`Cell::values`]' index).
+    pub fn update(&mut self, site: usize, attribute: usize, value: &str) {
+        let there = self.devices.iter_mut().filter(|it| it.site == site);
+        there.for_each(|device| device.cell.values[attribute] = Arc::from(value));
+    }
+
     /// Makes the rows of an hour: calls `each(device, values of the signals)`.
     fn rows(
         &mut self,
