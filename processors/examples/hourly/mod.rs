@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use driftline_log::memory::MemoryLog;
-use driftline_log::runner::{Stage, StageError, StepInput};
+use driftline_log::runner::{Stage, StageError, StepInput, StepOutput};
 use driftline_log::{Assignment, Log, Record, TopicSpec};
 use driftline_processors::bundles::Bundles;
 use driftline_processors::detect::{DetectConfig, DetectStage, DetectStats};
@@ -34,6 +34,59 @@ impl Bundles for Shelf {
     }
 }
 
+/// A detect stage, and the hour from which it is fed.
+pub(crate) struct Fed {
+    stage: DetectStage,
+    begin_us: i64,
+}
+
+impl Fed {
+    pub(crate) fn new(config: DetectConfig, bundle: Arc<Bundle>, begin_us: i64) -> Result<Self> {
+        let log = MemoryLog::new();
+        let topics = [
+            topic::INFERENCES,
+            topic::PROFILES,
+            topic::MEASURES,
+            topic::FINDINGS,
+        ];
+        log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))?;
+        let shelf = Arc::new(Shelf(bundle));
+        let mut stage = DetectStage::new(config, &log, shelf, DetectStats::default())?;
+        stage.assigned(Assignment {
+            partition: 0,
+            positions: Vec::new(),
+            state: BTreeMap::new(),
+        })?;
+        Ok(Self { stage, begin_us })
+    }
+
+    /// The record of an hour's profiles.
+    pub(crate) fn record(&self, hour: i64, cells: Vec<CellProfile>) -> Record {
+        let batch = ProfileBatch {
+            input_partition: 0,
+            watermark_us: self.begin_us + hour * HOUR_US + HOUR_US / 2,
+            cells,
+        };
+        Record {
+            topic: topic::PROFILES.into(),
+            partition: 0,
+            offset: hour as u64,
+            key: Vec::new().into(),
+            value: Some(batch.encode().into()),
+            timestamp_us: 0,
+        }
+    }
+
+    /// One step with the record of an hour.
+    pub(crate) fn step(&mut self, hour: i64, record: Record) -> Result<StepOutput> {
+        Ok(self.stage.step(StepInput {
+            records: &[record],
+            now_us: self.begin_us + hour * HOUR_US,
+            caught_up: true,
+        })?)
+    }
+}
+
 /// Feeds so many hours from `begin_us` on with what `cells` gives for each; the findings, in order.
 pub(crate) fn findings(
     config: DetectConfig,
@@ -42,45 +95,11 @@ pub(crate) fn findings(
     hours: i64,
     mut cells: impl FnMut(i64) -> Result<Vec<CellProfile>>,
 ) -> Result<Vec<Finding>> {
-    let log = MemoryLog::new();
-    let topics = [
-        topic::INFERENCES,
-        topic::PROFILES,
-        topic::MEASURES,
-        topic::FINDINGS,
-    ];
-    log.ensure_topics(&topics.map(|name| TopicSpec::new(name, 1)))?;
-    let mut stage = DetectStage::new(
-        config,
-        &log,
-        Arc::new(Shelf(bundle)),
-        DetectStats::default(),
-    )?;
-    stage.assigned(Assignment {
-        partition: 0,
-        positions: Vec::new(),
-        state: BTreeMap::new(),
-    })?;
+    let mut fed = Fed::new(config, bundle, begin_us)?;
     let mut findings = Vec::new();
     for hour in 0..hours {
-        let batch = ProfileBatch {
-            input_partition: 0,
-            watermark_us: begin_us + hour * HOUR_US + HOUR_US / 2,
-            cells: cells(hour)?,
-        };
-        let record = Record {
-            topic: topic::PROFILES.into(),
-            partition: 0,
-            offset: hour as u64,
-            key: Vec::new().into(),
-            value: Some(batch.encode().into()),
-            timestamp_us: 0,
-        };
-        let step = stage.step(StepInput {
-            records: &[record],
-            now_us: begin_us + hour * HOUR_US,
-            caught_up: true,
-        })?;
+        let record = fed.record(hour, cells(hour)?);
+        let step = fed.step(hour, record)?;
         for output in step.outputs.iter().filter(|o| &*o.topic == topic::FINDINGS) {
             let value = output.value.as_deref().unwrap_or_default();
             findings.push(serde_json::from_slice(value)?);
