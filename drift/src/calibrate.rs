@@ -57,7 +57,7 @@ pub use fold::{
     Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Terms, Total,
 };
 pub use judge::{Comparison, Effect, EffectUnit, judge};
-pub use learn::{LEARN_CELLS_MAX, Learner, Unlearned};
+pub use learn::{LEARN_CELLS_MAX, Learner, UNNAMED_DEVICE, Unlearned};
 pub use scores::{Deviation, ScoreKind, deviations};
 pub use worth::{Shares, Worth};
 

@@ -87,7 +87,10 @@ impl SmallestEffect {
             ScoreKind::Scale => self.spread,
             ScoreKind::Share(_) | ScoreKind::OtherShares if error => self.error_rate,
             ScoreKind::Share(_) | ScoreKind::OtherShares => self.total_variation,
-            ScoreKind::Missing | ScoreKind::NonFinite | ScoreKind::Unseen => self.rate,
+            ScoreKind::Elsewhere
+            | ScoreKind::Missing
+            | ScoreKind::NonFinite
+            | ScoreKind::Unseen => self.rate,
         }
     }
 }

@@ -20,6 +20,8 @@ use components::{Cell, Fit, fit};
 /// hashes are left out whole, which does not depend on the order of what is added. At about 300
 /// bytes each this is 60 MB.
 pub const LEARN_CELLS_MAX: usize = 200_000;
+/// Stands for all devices where the reference's rows name none.
+pub const UNNAMED_DEVICE: u64 = 0;
 /// Fewer devices than this, and the upper bound of a variance is used in place of the estimate.
 const FEW: f64 = 30.0;
 /// Normal quantile of the bound: the variance is larger with a probability of one in ten.
@@ -156,7 +158,11 @@ impl Learner {
         let (devices, times) = (self.cells.len(), windows.len());
         match self.unlearned {
             Unlearned::Alike => {
-                if devices < 2 {
+                if self.is_one_device() {
+                    notes.push(format!(
+                        "the reference's rows are of one device, which is held against its own past; for others an intraclass correlation of {DEFAULT_DEVICE_ICC} over devices is assumed"
+                    ));
+                } else if devices < 2 {
                     notes.push(format!(
                         "the reference's rows do not tell devices apart: an intraclass correlation of {DEFAULT_DEVICE_ICC} over devices is assumed"
                     ));
@@ -219,6 +225,11 @@ impl Learner {
         }
     }
 
+    /// Whether all rows are of one device, and it is named.
+    fn is_one_device(&self) -> bool {
+        self.cells.len() == 1 && !self.cells.contains_key(&UNNAMED_DEVICE)
+    }
+
     /// One score, from its column of the cells.
     fn score(
         &self,
@@ -276,6 +287,15 @@ impl Learner {
         let fitted = fit(&cells);
         let variance = total_variance.max(floor);
         let mut calibration = with_defaults(score, mean, variance, &fitted, self.unlearned);
+        if self.is_one_device() && !fitted.spans.is_empty() {
+            // What lasts for its windows alone is in what was learned of its windows.
+            for span in &mut calibration.spans {
+                span.own = Component {
+                    variance: 0.0,
+                    degrees: KNOWN,
+                };
+            }
+        }
         calibration.slot_variance = average;
         if fitted.single_slot_windows {
             let note = format!(

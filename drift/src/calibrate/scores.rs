@@ -33,6 +33,8 @@ pub enum ScoreKind {
     Share(u32),
     /// Share of all categories that have no score of their own.
     OtherShares,
+    /// Of a number that was always the same in the reference: share of rows in which it is another.
+    Elsewhere,
     /// Share of rows without a value.
     Missing,
     /// Share of rows with NaN or an infinity.
@@ -68,6 +70,7 @@ impl ScoreKind {
             Self::Scale => "scale".into(),
             Self::Share(code) => format!("share:{code}"),
             Self::OtherShares => "share:other".into(),
+            Self::Elsewhere => "elsewhere".into(),
             Self::Missing => "missing".into(),
             Self::NonFinite => "non_finite".into(),
             Self::Unseen => "unseen".into(),
@@ -121,6 +124,7 @@ fn numeric(reference: &SignalProfile) -> Vec<Score> {
         .collect();
     let mut scores = Vec::new();
     let Some(location) = standardised(normal.clone(), &shares) else {
+        scores.extend(elsewhere(reference));
         return scores;
     };
     let magnitude: Vec<f64> = normal.iter().map(|score| score.abs()).collect();
@@ -138,6 +142,17 @@ fn numeric(reference: &SignalProfile) -> Vec<Score> {
         weights,
     }));
     scores
+}
+
+/// Where all rows of the reference are in one of several bins, the others' share: nothing else can be said of
+/// a number that never moved.
+fn elsewhere(reference: &SignalProfile) -> Option<Score> {
+    let weight = |&count: &u64| f64::from(u8::from(count == 0));
+    let weights: Vec<f64> = reference.bins.iter().map(weight).collect();
+    (weights.len() > 1).then_some(Score {
+        kind: ScoreKind::Elsewhere,
+        weights,
+    })
 }
 
 fn sum(shares: &[f64], value: impl Fn(usize) -> f64) -> f64 {

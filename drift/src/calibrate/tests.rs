@@ -2,8 +2,9 @@
 
 use driftline_schemas::bundle::{FeatureType, Signal};
 use driftline_schemas::clock::HOUR_US;
+use driftline_schemas::profile::binning::quantile_edges;
 use driftline_schemas::profile::reference::Season;
-use driftline_schemas::profile::{Binner, Layout, Profile, Reference, SignalLayout};
+use driftline_schemas::profile::{Binner, DeviceSample, Layout, Profile, Reference, SignalLayout};
 
 use super::worth::{Variance, variance};
 use super::*;
@@ -252,6 +253,90 @@ fn garbage_changes_nothing() {
     let (before, after) = (judged(&clean), judged(&dirty));
     assert!((before.effect.value - after.effect.value).abs() < 0.01);
     assert!(after.p_value > 0.01, "{after:?}");
+}
+
+/// A reference of one device says how that device's windows differ, so a shift of it is seen within a day; of
+/// another device the same is not sure, since devices differ by nature, and the notes say so.
+#[test]
+fn one_device_is_held_against_its_own_past() {
+    let mut random = Random(11);
+    let alike = Parts {
+        device: 0.0,
+        ..PARTS
+    };
+    let mut of_one = |shift: f64, windows: i64| -> Vec<(i64, u64, Profile)> {
+        let all = estate(&mut random, alike, shift, windows);
+        all.into_iter()
+            .filter(|(_, device, _)| *device == 1)
+            .collect()
+    };
+    let past = of_one(0.0, WINDOWS);
+    let mut learner = Learner::new(&reference(&past)).unwrap();
+    for (start, device, profile) in &past {
+        learner.add(*start, *device, profile).unwrap();
+    }
+    let calibration = learner.finish();
+    assert!(
+        calibration.notes[0].contains("of one device"),
+        "{:?}",
+        calibration.notes
+    );
+    let expected = reference(&past).total().unwrap();
+    let mut judged = |shift: f64, device: u64| {
+        let mut day = Profile::empty(&layout());
+        for (_, _, mut profile) in of_one(shift, 24) {
+            profile.devices = DeviceSample::default();
+            profile.devices.add(device, ROWS as u64);
+            day.merge(&profile).unwrap();
+        }
+        let found = judge(&calibration, 0, &expected, &day, 24.0);
+        found.unwrap().unwrap().p_value
+    };
+    let (same, stranger, calm) = (judged(0.9, 1), judged(0.9, 99), judged(0.0, 1));
+    assert!(same < 1e-6, "{same:e}");
+    assert!(stranger > 1e-3, "{stranger:e}");
+    assert!(calm > 0.01, "{calm:e}");
+}
+
+/// A number that was always the same in the reference is seen when it moves, by the share of rows in which it is
+/// another, and not while it stands.
+#[test]
+fn a_number_that_never_moved_is_seen_when_it_does() {
+    let mut signals = layout().signals().to_vec();
+    signals[0].edges = quantile_edges(&mut [7; 50], 16);
+    let layout = Layout::new(signals).unwrap();
+    let binner = Binner::new(&layout.signals()[0].edges);
+    let window = |values: &[i32]| {
+        let mut profile = Profile::empty(&layout);
+        for value in values {
+            profile.signals[0].count(&layout.signals()[0], &binner, Some(*value));
+        }
+        profile.rows = values.len() as u64;
+        profile.devices.add(1, profile.rows);
+        profile
+    };
+    let slot = window(&[7; 4_800]);
+    let reference = Reference {
+        made_from: "test".into(),
+        layout: layout.clone(),
+        season: Season::None,
+        slots: vec![slot.clone()],
+    };
+    let mut learner = Learner::new(&reference).unwrap();
+    for hour in 0..48 {
+        learner.add(hour * HOUR_US, 1, &window(&[7; 100])).unwrap();
+    }
+    let calibration = learner.finish();
+    let judged = |values: &[i32]| {
+        let found = judge(&calibration, 0, &slot, &window(values), 1.0);
+        found.unwrap().unwrap()
+    };
+    let moved = judged(&[[7; 50], [8; 50]].concat());
+    assert_eq!(moved.score, ScoreKind::Elsewhere);
+    assert!(moved.p_value < 1e-6 && moved.matters, "{moved:?}");
+    assert!((moved.effect.value - 0.5).abs() < 0.01, "{moved:?}");
+    assert!(judged(&[6; 100]).p_value < 1e-6);
+    assert!(judged(&[7; 100]).p_value > 0.5);
 }
 
 /// Without devices and times the defaults stand in, and the notes say so; the text survives.

@@ -65,9 +65,15 @@ impl Shares {
     }
 
     /// Whether nothing is known of devices, or only that there is one: then it says nothing about
-    /// how devices differ.
+    /// how other devices differ.
     fn is_blank(&self) -> bool {
         self.rows.len() < 2
+    }
+
+    /// Whether a device of the other is among these.
+    fn has(&self, other: &Self) -> bool {
+        let there = |device: &u64| self.rows.binary_search_by_key(device, |(d, _)| *d).is_ok();
+        other.rows.iter().any(|(device, _)| there(device))
     }
 
     /// Σ w²: one over the effective number of devices.
@@ -84,7 +90,8 @@ impl Shares {
 
     /// Σ (w − r)²: how much of what devices are by nature two groups do not have in common.
     pub fn distance(&self, other: &Self) -> f64 {
-        if other.is_blank() || other.total <= 0.0 || self.total <= 0.0 {
+        let is_strange = other.is_blank() && !self.has(other);
+        if is_strange || other.total <= 0.0 || self.total <= 0.0 {
             return self.concentration();
         }
         if self.truncated || other.truncated {

@@ -153,6 +153,7 @@ impl Story<'_> {
                 points(*now),
                 points(*before)
             ),
+            ScoreKind::Elsewhere => self.rate("is not what it always was", whom, than),
             ScoreKind::Missing => self.rate("has no value", whom, than),
             ScoreKind::NonFinite => self.rate("is not a finite number", whom, than),
             ScoreKind::Unseen => {

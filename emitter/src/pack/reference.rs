@@ -1,6 +1,6 @@
 //! Layout, reference profile and calibration.
 
-use driftline_drift::calibrate::{Calibration, Learner};
+use driftline_drift::calibrate::{Calibration, Learner, UNNAMED_DEVICE};
 use driftline_schemas::bundle::{FeatureType, Manifest, SCORE_RESOLUTION, SignalRole, Task};
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::limits::EDGES_MAX;
@@ -53,7 +53,11 @@ pub(super) fn make(
     for group in groups.iter() {
         let mut profile = Profile::empty(&reference.layout);
         counting.add(&mut profile, group.rows, group.device);
-        learner.add(group.hour_us, group.device.unwrap_or_default(), &profile)?;
+        learner.add(
+            group.hour_us,
+            group.device.unwrap_or(UNNAMED_DEVICE),
+            &profile,
+        )?;
     }
     let calibration = learner.finish();
     notes.extend(calibration.notes.iter().cloned());

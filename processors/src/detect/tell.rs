@@ -266,7 +266,7 @@ fn number(kind: ScoreKind, weights: &[f64], profile: &SignalProfile, resolution:
         ScoreKind::Missing => share(profile.nulls),
         ScoreKind::NonFinite => share(profile.non_finite),
         ScoreKind::Unseen => share(profile.unseen),
-        ScoreKind::Share(_) | ScoreKind::OtherShares => {
+        ScoreKind::Share(_) | ScoreKind::OtherShares | ScoreKind::Elsewhere => {
             let counted: f64 = profile
                 .bins
                 .iter()

@@ -181,13 +181,20 @@ impl Counter {
 }
 
 /// Edges that part values into `bins` shares as equal as ties allow: the quantiles of the sorted
-/// values, each once, and never the greatest value (its bin would be empty above it).
+/// values, each once, and never the greatest value (its bin would be empty above it). Where all values
+/// are one, it gets a bin of its own between what is less and what is more, so that it is seen when it moves.
 /// The values are reordered.
 pub fn quantile_edges(values: &mut [i32], bins: usize) -> Vec<i32> {
     values.sort_unstable();
     let (Some(&greatest), true) = (values.last(), bins > 1) else {
         return Vec::new();
     };
+    if values[0] == greatest {
+        let mut around = vec![greatest.saturating_sub(1), greatest];
+        around.dedup();
+        around.truncate(bins - 1);
+        return around;
+    }
     let mut edges = Vec::with_capacity(bins - 1);
     for quantile in 1..bins {
         let edge = values[(values.len() * quantile / bins).saturating_sub(1)];
@@ -234,7 +241,8 @@ mod tests {
     fn quantile_edges_fall_on_values_and_skip_ties() {
         let mut values: Vec<i32> = (1..=100).collect();
         assert_eq!(quantile_edges(&mut values, 4), [25, 50, 75]);
-        assert_eq!(quantile_edges(&mut [7; 50], 4), Vec::<i32>::new());
+        assert_eq!(quantile_edges(&mut [7; 50], 4), [6, 7]);
+        assert_eq!(quantile_edges(&mut [i32::MIN; 5], 4), [i32::MIN]);
         assert_eq!(quantile_edges(&mut [0, 0, 0, 0, 0, 0, 1, 2], 4), [0]);
         assert_eq!(quantile_edges(&mut [], 4), Vec::<i32>::new());
     }
