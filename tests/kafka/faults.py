@@ -212,13 +212,13 @@ def on_store(args, work, common, given):
 
 
 def with_clock(args, work, common):
-    shift = work / "clock"
+    shift = work / "clock.shift"
     shift.write_text("0")
 
     def back(pipeline):
         # Written at once, so that no process reads half of it.
         def set_to(seconds):
-            new = work / "clock.new"
+            new = work / "clock.shift.new"
             new.write_text(seconds)
             new.rename(shift)
 
