@@ -192,6 +192,9 @@ pub const PREFETCH_BYTES: usize = 2 * 1024 * 1024;
 /// second, whatever was polled meanwhile: a stage with a backlog then stood still for most of its time.
 pub const FETCH_PAUSE: Duration = Duration::from_millis(5);
 
+/// How soon a broker is asked again for a partition that has no leader at the moment.
+pub const LEADER_PAUSE: Duration = Duration::from_millis(50);
+
 /// Bytes that a producer may hold: a full step and the copies in flight.
 pub const PRODUCER_BYTES_MAX: usize = 2 * crate::limits::STEP_BYTES_MAX;
 

@@ -3,6 +3,7 @@
 mod brokers;
 mod delayed;
 mod demo;
+mod faults;
 mod groups;
 mod kills;
 mod security;
@@ -12,6 +13,8 @@ mod topics;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
 
 /// Tests that keep many processes busy wait for one another, since brokers and sessions know real time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -28,6 +31,21 @@ fn broker(case: &str) -> Option<(String, String)> {
     let run = tempfile::Builder::new().prefix("run").tempdir().unwrap();
     let run = run.path().file_name().unwrap().to_str().unwrap().to_owned();
     Some((brokers, format!("{run}.{case}.")))
+}
+
+/// Runs a script of `tests/kafka` with this binary; its document. Fails with the problems that it tells of.
+fn script(name: &str, arguments: &[&str]) -> Value {
+    let output = Command::new("python3")
+        .arg(super::harness::repository("tests/kafka").join(name))
+        .args(["--binary", env!("CARGO_BIN_EXE_driftline")])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let result = super::harness::json(&output);
+    println!("{result:#}");
+    assert!(output.status.success(), "{:#}\n{said}", result["problems"]);
+    result
 }
 
 /// Writes a configuration; its path.

@@ -8,7 +8,7 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use super::client::{Clients, Quiet, failed, watermarks};
+use super::client::{Clients, Quiet, failed, range_of, watermarks};
 use super::reader::{assign, record};
 use super::{CALL_TIMEOUT, POLL_INTERVAL_MAX};
 use crate::error::LogError;
@@ -49,12 +49,8 @@ fn restore_with(
     let topic = clients.changelog(stage);
     // The administrative client reads uncommitted, so this is the high watermark. The last stable
     // offset would not do: what was committed behind somebody else's open transaction lies beyond.
-    let (_, written) = clients
-        .admin
-        .inner()
-        .fetch_watermarks(&topic, partition as i32, CALL_TIMEOUT)
+    let (_, written) = range_of(clients.admin.inner(), &topic, partition)
         .map_err(|error| failed(&format!("look at changelog {topic}/{partition}"), &error))?;
-    let written = written.max(0) as u64;
     let first = settled(reader, &topic, partition, written, patience)?;
     let mut state = State::new();
     if first >= written {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::AdminClient;
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -19,8 +19,8 @@ use rdkafka::metadata::MetadataTopic;
 use super::decide::{self, Class};
 use super::events::Events;
 use super::{
-    CALL_TIMEOUT, FETCH_PAUSE, FETCH_WAIT, GroupProtocol, KafkaOptions, POLL_INTERVAL_MAX,
-    PREFETCH_BYTES, PRODUCER_BYTES_MAX, lock,
+    CALL_TIMEOUT, FETCH_PAUSE, FETCH_WAIT, GroupProtocol, KafkaOptions, LEADER_PAUSE,
+    POLL_INTERVAL_MAX, PREFETCH_BYTES, PRODUCER_BYTES_MAX, lock,
 };
 use crate::error::LogError;
 use crate::limits::KAFKA_MESSAGE_BYTES_MAX;
@@ -415,10 +415,32 @@ pub(super) fn watermarks<C: ConsumerContext>(
     topic: &str,
     partition: u32,
 ) -> Result<(u64, u64), LogError> {
-    let (first, end) = consumer
-        .fetch_watermarks(topic, partition as i32, CALL_TIMEOUT)
-        .map_err(|error| failed(&format!("ask for the range of {topic}/{partition}"), &error))?;
-    Ok((first.max(0) as u64, end.max(0) as u64))
+    range_of(consumer.client(), topic, partition)
+        .map_err(|error| failed(&format!("ask for the range of {topic}/{partition}"), &error))
+}
+
+/// First and last offset as a client sees them. While a partition changes its leader, or has none yet since its
+/// topic was just made, it asks again for as long as a call may take.
+pub(super) fn range_of<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: u32,
+) -> Result<(u64, u64), KafkaError> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    loop {
+        let error = match client.fetch_watermarks(topic, partition as i32, CALL_TIMEOUT) {
+            Ok((first, end)) => return Ok((first.max(0) as u64, end.max(0) as u64)),
+            Err(error) => error,
+        };
+        let is_moving = matches!(
+            decide::code(&error),
+            Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+        );
+        if !is_moving || Instant::now() >= deadline {
+            return Err(error);
+        }
+        std::thread::park_timeout(LEADER_PAUSE);
+    }
 }
 
 /// An error of a broker, with what was tried.

@@ -1,9 +1,6 @@
 //! The kill loop, its short form; the long one is a command (`docs/kafka.md`).
 
-use std::process::Command;
-
-use super::super::harness::{json, repository};
-use super::{alone, broker};
+use super::{alone, broker, script};
 
 /// Scenario: two gateways, two processes each of profile, detect and archive, and alerting on one Kafka;
 /// 60,000 rows of 120 devices with resends, lost replies and reboots, while processes are killed with
@@ -18,16 +15,7 @@ fn nothing_is_lost_or_doubled_by_kills_stops_and_leaves() {
         return;
     };
     let _alone = alone();
-    let output = Command::new("python3")
-        .arg(repository("tests/kafka/kill_loop.py"))
-        .args(["--kafka", &brokers])
-        .args(["--binary", env!("CARGO_BIN_EXE_driftline")])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let result = json(&output);
-    println!("{result:#}");
-    assert!(output.status.success(), "{:#}\n{said}", result["problems"]);
+    let result = script("kill_loop.py", &["--kafka", &brokers]);
     assert!(result["measures"].as_u64().unwrap() > 0);
     for (deed, least) in [("kills", 50), ("stops", 8), ("leaves", 10)] {
         assert!(result[deed].as_u64().unwrap() >= least, "{deed}");
