@@ -243,19 +243,17 @@ fn shares_of_attribute_values() {
     assert_eq!(share("site=s0"), None);
 }
 
-/// The sentence is one that a person understands, and the query quotes what it must.
-#[test]
-fn words_and_sql() {
+/// A temperature that reads higher at one site of many.
+fn warmer(scope: &Cohort) -> Story<'_> {
     use crate::calibrate::{Against, Effect, EffectUnit, ScoreKind};
-    let scope = cohort("site=north-2");
-    let story = Story {
+    Story {
         signal: "temp",
         error: false,
         together: false,
         unit: "°C",
         kind: ScoreKind::Location,
         category: None,
-        scope: &scope,
+        scope,
         effect: Effect {
             value: 0.9,
             lower: 0.7,
@@ -271,7 +269,14 @@ fn words_and_sql() {
         also: &[],
         remarks: &[],
         past: false,
-    };
+    }
+}
+
+/// The sentence is one that a person understands, and the query quotes what it must.
+#[test]
+fn words_and_sql() {
+    let scope = cohort("site=north-2");
+    let story = warmer(&scope);
     assert_eq!(
         story.tell(),
         "temp at site=north-2 reads 0.9 sd higher (mean 21.4 °C against 18.9 °C) since 09:00; 94 % of the estate's shift goes away without it; other sites are unchanged"
@@ -297,31 +302,15 @@ fn words_and_sql() {
 /// go together now.
 #[test]
 fn features_together_in_words_and_sql() {
-    use crate::calibrate::{Against, Effect, EffectUnit, ScoreKind};
     let scope = cohort("site=north-2");
     let story = Story {
         signal: "joint",
-        error: false,
         together: true,
         unit: "",
-        kind: ScoreKind::Location,
-        category: None,
-        scope: &scope,
-        effect: Effect {
-            value: 1.4,
-            lower: 1.0,
-            unit: EffectUnit::ReferenceSd,
-        },
-        against: Against::Reference,
         now: 3.21,
         before: 0.69,
-        since: "09:00",
         of_estate: None,
-        others_unchanged: true,
-        ties: &[],
-        also: &[],
-        remarks: &[],
-        past: false,
+        ..warmer(&scope)
     };
     assert_eq!(
         story.tell(),

@@ -37,8 +37,8 @@ pub(super) struct Arrivals {
     /// Start of the first window of all, microseconds.
     begin_us: Option<i64>,
     cells: BTreeMap<Arc<Cell>, Spell>,
-    /// There were more than are kept.
-    overflowed: bool,
+    /// Not everything that came up is known: there were more cells than are kept, or nobody noted them.
+    incomplete: bool,
 }
 
 /// The same as it rests in state: keys of JSON are strings.
@@ -46,7 +46,7 @@ pub(super) struct Arrivals {
 struct Kept {
     begin_us: Option<i64>,
     cells: Vec<(Arc<Cell>, Spell)>,
-    overflowed: bool,
+    incomplete: bool,
 }
 
 impl From<Kept> for Arrivals {
@@ -54,7 +54,7 @@ impl From<Kept> for Arrivals {
         Self {
             begin_us: kept.begin_us,
             cells: kept.cells.into_iter().collect(),
-            overflowed: kept.overflowed,
+            incomplete: kept.incomplete,
         }
     }
 }
@@ -64,7 +64,7 @@ impl From<Arrivals> for Kept {
         Self {
             begin_us: all.begin_us,
             cells: all.cells.into_iter().collect(),
-            overflowed: all.overflowed,
+            incomplete: all.incomplete,
         }
     }
 }
@@ -74,7 +74,7 @@ impl Arrivals {
     pub(super) fn of_long_ago() -> Self {
         Self {
             begin_us: Some(i64::MIN),
-            overflowed: true,
+            incomplete: true,
             ..Self::default()
         }
     }
@@ -90,7 +90,7 @@ impl Arrivals {
             let is_full = self.cells.len() >= CELLS_MAX;
             match self.cells.get_mut(cell) {
                 Some(spell) => spell.last_us = start_us,
-                None if is_full => self.overflowed = true,
+                None if is_full => self.incomplete = true,
                 None => {
                     let spell = Spell {
                         since_us: start_us,
@@ -117,6 +117,9 @@ impl Arrivals {
         if drift_us.saturating_sub(begin_us) <= BEFORE_MAX_US {
             return vec![change(&Cohort::of("version", version), begin_us)];
         }
+        if self.incomplete {
+            return Vec::new();
+        }
         let is_news = |at_us: &i64| {
             *at_us >= begin_us.saturating_add(KNOWN_MIN_US)
                 && (drift_us - BEFORE_MAX_US..=drift_us).contains(at_us)
@@ -127,9 +130,6 @@ impl Arrivals {
             let spells = self.cells.iter().filter(of);
             spells.map(|(_, spell)| spell.since_us).min()
         };
-        if self.overflowed {
-            return Vec::new();
-        }
         if let Some(at_us) = since(&Cohort::default()).filter(is_news) {
             return vec![change(scope, at_us)];
         }
