@@ -9,16 +9,23 @@
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use deltalake::logstore::{
     LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore,
     logstore_factories, object_store_factories,
 };
 use deltalake::{DeltaResult, DeltaTableError};
-use object_store::ObjectStoreScheme;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
+use object_store::{BackoffConfig, ObjectStoreScheme, RetryConfig};
 use url::Url;
+
+/// How long a request is repeated in silence. After that the step fails, which logs and metrics tell, and is tried
+/// again for as long as it takes: a store that is away shows within this time.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two of those repetitions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Makes stores of S3's kind.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +56,7 @@ impl ObjectStoreFactory for S3 {
                 builder = builder.with_config(key, value);
             }
         }
-        let store = builder.build()?;
+        let store = builder.with_retry(retries()).build()?;
         let (_, path) =
             ObjectStoreScheme::parse(url).map_err(|error| DeltaTableError::GenericError {
                 source: Box::new(error),
@@ -72,6 +79,18 @@ impl LogStoreFactory for S3 {
             location,
             options,
         ))
+    }
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            max_backoff: LONGEST_PAUSE,
+            ..BackoffConfig::default()
+        },
+        // Time is what bounds them.
+        max_retries: usize::MAX,
+        retry_timeout: STORE_PATIENCE,
     }
 }
 

@@ -29,6 +29,8 @@ import kill_loop as loop  # noqa: E402
 ROOT = loop.ROOT
 loop.ROLES = [("ingest", 1), ("profile", 1), ("detect", 1), ("archive", 1), ("alerting", 1)]
 TOLD = [*loop.TOLD, "driftline_clock_set_total"]
+# What the roles' logs say.
+AGAIN, CLOCK = "step failed and is tried again", "the machine's clock was set"
 # Enough for a lake of the input, small enough to be filled in a moment.
 DISK_MB = 64
 
@@ -99,8 +101,8 @@ def until(what, look, patience):
         time.sleep(0.5)
 
 
-def run(args, work, name, lake, environment, fault, common):
-    """Devices send; in the middle of it the fault begins, stays for a time, and ends."""
+def run(args, work, name, lake, environment, fault, is_told, common):
+    """Devices send; in the middle of it the fault begins, stays for a time and until it is told of, and ends."""
     frames, order, bundle, schema, answers = common
     pipeline = Pipeline(args, work, name, lake, environment)
     tokens = pipeline.register(args.devices, bundle)
@@ -114,28 +116,29 @@ def run(args, work, name, lake, environment, fault, common):
         end = fault(pipeline)
         loop.say(f"{name}: begun")
         begun = time.monotonic()
-        while time.monotonic() - begun < args.seconds or not sender.is_done():
+        while end or not sender.is_done():
             time.sleep(0.5)
             pipeline.look_after()
-            # A fault that keeps the devices from sending would never end.
-            if time.monotonic() - begun > args.seconds and end:
+            stayed = time.monotonic() - begun
+            # One that nothing ever tells of ends too, and fails below.
+            if end and stayed > args.seconds and (is_told(pipeline, before) or stayed > args.patience):
+                if stayed > args.patience:
+                    # A fault that nobody can read of was not there, or was hidden.
+                    problems.append(f"{args.patience} s of it: metrics and logs do not tell")
                 end()
                 end = None
                 loop.say(f"{name}: over")
-        if end:
-            end()
         if sender.problems:
             raise SystemExit(f"{name}: the gateway refused: {sender.problems[0]}")
-        during = pipeline.told(TOLD)
         loop.drain(pipeline, args, sum(mine[0] for mine in answers[0].values()))
+        after = pipeline.told(TOLD)
         found, profiles, twice = loop.found(pipeline)
         problems += loop.differences("lake of device", answers[0], found)
         problems += loop.differences("profile", answers[1], profiles)
         if twice:
             problems.append(f"{twice} rows are in the lake twice")
         result = {"rows": sum(mine[0] for mine in found.values()), "twice": twice, "metrics_before": before,
-                  "metrics_after": during, "tried_again": pipeline.logged("step failed and is tried again"),
-                  "clock_logged": pipeline.logged("the machine's clock was set"),
+                  "metrics_after": after, "tried_again": pipeline.logged(AGAIN), "clock_logged": pipeline.logged(CLOCK),
                   "ended_by_themselves": pipeline.ended, "measures": len(loop.measures(pipeline)), **sender.counts}
         return result, problems, pipeline
     finally:
@@ -150,11 +153,15 @@ def rows(pipeline):
         return 0
 
 
-def failed(result, problems, what):
-    """A fault that nobody can read of afterwards is one that was not there, or was hidden."""
-    after = result["metrics_after"].get("driftline_stage_failures_total", 0)
-    if after <= result["metrics_before"].get("driftline_stage_failures_total", 0) or not result["tried_again"]:
-        problems.append(f"{what}: neither metrics nor logs tell of it")
+def failures(pipeline, before):
+    """Whether metrics and logs tell of a step that failed since."""
+    count = "driftline_stage_failures_total"
+    return pipeline.told(TOLD).get(count, 0) > before.get(count, 0) and pipeline.logged(AGAIN) > 0
+
+
+def clocks(pipeline, _before):
+    """Whether metrics and logs tell that every role's clock was set."""
+    return pipeline.told(TOLD).get("driftline_clock_set_total", 0) == len(loop.ROLES) == pipeline.logged(CLOCK)
 
 
 def with_disk(args, work, common):
@@ -170,9 +177,7 @@ def with_disk(args, work, common):
                 raise SystemExit("there was no end to the disk")
             return filler.unlink
 
-        result, problems, _ = run(args, work, "disk", str(disk / "lake"), {}, fill, common)
-        failed(result, problems, "the full disk")
-        return result, problems
+        return run(args, work, "disk", str(disk / "lake"), {}, fill, failures, common)[:2]
 
 
 def with_store(args, work, common):
@@ -205,9 +210,8 @@ def on_store(args, work, common, given):
 
         return serve
 
-    result, problems, _ = run(args, work, "store", f"s3://lake/{args.run}", environment, refuse, common)
+    result, problems, _ = run(args, work, "store", f"s3://lake/{args.run}", environment, refuse, failures, common)
     result["requests_refused"] = store.refused
-    failed(result, problems, "the store that refused")
     return result, problems
 
 
@@ -226,10 +230,10 @@ def with_clock(args, work, common):
         return lambda: set_to("0")
 
     environment = {"DRIFTLINE_CLOCK_SHIFT": str(shift)}
-    result, problems, _ = run(args, work, "clock", str(work / "clock-lake"), environment, back, common)
+    result, problems, _ = run(args, work, "clock", str(work / "clock-lake"), environment, back, clocks, common)
     # Each role sees it go back, and then forth.
     wanted = 2 * len(loop.ROLES)
-    if result["clock_logged"] != wanted or result["metrics_after"].get("driftline_clock_set_total") != wanted:
+    if not result["clock_logged"] == wanted == result["metrics_after"].get("driftline_clock_set_total"):
         problems.append(f"metrics or logs do not tell of {wanted} times that a clock was set")
     return result, problems
 
@@ -265,7 +269,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=60, help="how long each fault stays")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each fault stays at least")
     parser.add_argument("--patience", type=float, default=600)
     parser.add_argument("--log", default="info,datafusion=warn,delta_kernel=off,buoyant_kernel=off,deltalake=warn")
     parser.add_argument("--keep", help="folder for logs and lakes; without it they are removed")
