@@ -450,7 +450,7 @@ def main():
     parser.add_argument("--keep", help="folder for logs and lakes; without it they are removed")
     add_arguments(parser)
     args = parser.parse_args()
-    args.partitions, args.session_timeout = 2, "10s"
+    args.partitions, args.session_timeout, args.group_protocol = 2, "10s", "classic"
     with loop.surroundings(args, "latency") as work:
         print(json.dumps(measure(args, work), indent=2))
 

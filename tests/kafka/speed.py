@@ -203,7 +203,8 @@ def best(run, beginning):
 
 def end_to_end(run):
     args = argparse.Namespace(**vars(run.args))
-    args.binary, args.partitions, args.session_timeout = run.tools["driftline"], 2, "10s"
+    args.binary, args.partitions = run.tools["driftline"], 2
+    args.session_timeout, args.group_protocol = "10s", "classic"
     run.latency = latency.measure(args, run.work)
     loop.say(json.dumps(run.latency))
 

@@ -14,10 +14,11 @@ use super::client::{Clients, failed, log_line};
 use super::{CALL_TIMEOUT, lock};
 use crate::error::LogError;
 
-/// How often what was sent is looked at. `BaseProducer::poll` stays for all of its time-out, and so
-/// do `flush` and `commit_transaction` inside, with 100 ms; polling in small steps until nothing is
-/// in flight makes a commit take as long as the broker needs.
-const POLL_STEP: Duration = Duration::from_millis(1);
+/// How long a look for news of what was sent waits when there are none. `BaseProducer::poll` with a time-out stays for
+/// all of it, and so do `flush` and `commit_transaction` inside, with 100 ms; besides, it spins through the last
+/// millisecond, which librdkafka rounds down to 0. Looking without waiting, and sleeping in between, makes a commit take
+/// as long as the broker needs and no core.
+const LOOK_AGAIN: Duration = Duration::from_micros(300);
 
 /// A record on its way: names on the broker.
 #[derive(Debug, Clone, Copy)]
@@ -135,11 +136,20 @@ impl Sender {
                 Err((KafkaError::MessageProduction(Code::QueueFull), back))
                     if Instant::now() < deadline =>
                 {
-                    self.producer.poll(POLL_STEP);
+                    self.look();
                     next = back;
                 }
                 Err((error, _)) => return Err(error),
             }
+        }
+    }
+
+    /// Takes news of what was sent in, and waits a little when there are none.
+    fn look(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 
@@ -155,7 +165,7 @@ impl Sender {
             if Instant::now() >= deadline {
                 return Err(KafkaError::Flush(Code::OperationTimedOut));
             }
-            self.producer.poll(POLL_STEP);
+            self.look();
         }
         match lock(&self.producer.context().fates).failed {
             Some(code) => Err(KafkaError::MessageProduction(code)),
