@@ -153,6 +153,7 @@ mod tests {
             }],
             attributes: Vec::new(),
             changes: Vec::new(),
+            error_rise: None,
             evidence: String::new(),
             explanation: String::new(),
             sql: String::new(),

@@ -33,6 +33,7 @@
 //! # Layout
 //!
 //! - here: [`Calibration`], what is learned, as it rests in the bundle
+//! - [`foreseen`]: the score of a confidence that says how often the model is wrong
 //! - `scores`: which scores a signal has, and their means from a profile
 //! - `learn`: [`Learner`], variance components from the reference's rows
 //! - `worth`: [`Worth`], V for a cohort and a span
@@ -44,6 +45,7 @@
 mod budget;
 pub mod exact;
 mod fold;
+pub mod foreseen;
 mod judge;
 mod learn;
 mod scores;
@@ -54,11 +56,13 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::{Budget, SmallestEffect, stream_weight};
 pub use fold::{
-    Against, CALM_P, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict, Terms, Total,
+    Against, CALM_P, CohortSpans, LAG_WINDOWS, Point, Stream, StreamCheckpoint, StreamVerdict,
+    Terms, Total,
 };
+pub use foreseen::ErrorsByConfidence;
 pub use judge::{Comparison, Effect, EffectUnit, judge};
 pub use learn::{LEARN_CELLS_MAX, Learner, UNNAMED_DEVICE, Unlearned};
-pub use scores::{Deviation, ScoreKind, deviations};
+pub use scores::{Deviation, Deviations, Expectations, ScoreKind, deviations};
 pub use worth::{Shares, Worth};
 
 /// Version of [`Calibration`] that this code writes.

@@ -20,7 +20,8 @@ mod hourly;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use driftline_processors::detect::{DetectConfig, records};
+use driftline_processors::detect::DetectConfig;
+use driftline_schemas::measure::MeasureBatch;
 use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::topic;
 use estate::{Estate, Family, Size, T0_US};
@@ -63,7 +64,7 @@ fn main() -> Result<()> {
         took += begin.elapsed();
         let mut cohorts = BTreeSet::new();
         for output in step.outputs.iter().filter(|o| &*o.topic == topic::MEASURES) {
-            let told = records::decode(output.value.as_deref().unwrap_or_default())?;
+            let told = MeasureBatch::decode(output.value.as_deref().unwrap_or_default())?;
             measures += told.len();
             cohorts.extend(told.into_iter().map(|it| (it.window_start_us, it.cohort)));
         }

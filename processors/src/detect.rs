@@ -28,8 +28,10 @@
 //! story and raise nothing of their own. A loss of performance is called concept drift when the
 //! error signal crosses in a scope where no input drift is open, and no input is under suspicion
 //! (p below [`window::SUSPICION_P`] with an effect that would matter). That is a decision in favour
-//! of the commoner cause, not a decomposition: a concept that changes while inputs drift in the
-//! same scope is seen once the inputs are calm again.
+//! of the commoner cause: a concept that changes while inputs drift in the same scope raises a finding of its own
+//! once the inputs are calm again. Where the reference's rows had a truth, both kinds of finding say how much of the
+//! loss the model's own confidence foresees ([`driftline_drift::calibrate::foreseen`]), and so which share the inputs
+//! have in it.
 //!
 //! # References
 //!
@@ -49,7 +51,6 @@
 //!
 //! - here: [`DetectStage`], the step
 //! - [`config`]: its configuration
-//! - [`records`]: measures as they stand in their topic
 //! - [`stats`]: what it counts
 //! - `state`: keys and values of the changelog
 //! - `model`: windows of one model version, what is due, what is to be folded again
@@ -65,7 +66,6 @@ mod arrivals;
 pub mod config;
 mod measures;
 mod model;
-pub mod records;
 mod rollup;
 mod stage;
 mod state;

@@ -3,8 +3,14 @@
 //! They travel as JSON in their topics (they are few, and people read them), and rest as columns in
 //! the lake.
 
+mod batch;
+
 use std::collections::BTreeMap;
 
+pub use batch::{
+    CohortMeasures, MEASURE_BATCH_FORMAT, MEASURES_PER_RECORD_MAX, MeasureBatch, MethodMeasure,
+    SignalMeasures,
+};
 use serde::{Deserialize, Serialize};
 
 /// Version of the records below.
@@ -145,6 +151,31 @@ pub struct Change {
     pub at_us: i64,
 }
 
+/// A rise of the share of wrong answers, told apart. Shares of rows, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ErrorRise {
+    /// By how much more of the labelled rows are wrong.
+    pub rise: f64,
+    /// Its standard error.
+    pub rise_error: f64,
+    /// How much of it the model's own confidence foresees: the part of inputs that moved to where the model is less
+    /// sure. The rest is a changed relation of inputs and truth, or inputs that it is surer of than it should be.
+    pub foreseen: f64,
+    /// Its standard error.
+    pub foreseen_error: f64,
+}
+
+/// Standard errors that a rise must lie from 0 to be shared out: of nothing there are no shares.
+const CLEAR_ERRORS: f64 = 2.0;
+
+impl ErrorRise {
+    /// Share of the rise that is foreseen, 0 to 1; `None` when the rise is not clear.
+    pub fn foreseen_share(&self) -> Option<f64> {
+        let is_clear = self.rise > CLEAR_ERRORS * self.rise_error;
+        is_clear.then(|| (self.foreseen / self.rise).clamp(0.0, 1.0))
+    }
+}
+
 /// A measure, or a group of them, that crossed its threshold, with its explanation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -178,6 +209,9 @@ pub struct Finding {
     /// What came up there in the day before, the latest first; absent when nothing did, and before it was noted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
+    /// Where the model is wrong more often there: how much of that its confidence foresees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rise: Option<ErrorRise>,
     /// The strongest measure's value, p-value and method, as text for people.
     pub evidence: String,
     /// One or two sentences for people.

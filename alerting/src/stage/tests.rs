@@ -76,6 +76,7 @@ fn finding(window: i64, state: FindingState) -> Finding {
         }],
         attributes: Vec::new(),
         changes: Vec::new(),
+        error_rise: None,
         evidence: String::new(),
         explanation: String::new(),
         sql: String::new(),

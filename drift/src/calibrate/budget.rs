@@ -63,7 +63,7 @@ pub struct SmallestEffect {
     pub total_variation: f64,
     /// Change of the share of missing, non-finite or unseen values, 0 to 1.
     pub rate: f64,
-    /// Rise of the share of wrong answers, 0 to 1.
+    /// Rise of the share of wrong answers, found by labels or foreseen by the confidence, 0 to 1.
     pub error_rate: f64,
 }
 
@@ -85,6 +85,7 @@ impl SmallestEffect {
         match kind {
             ScoreKind::Location => self.shift_sd,
             ScoreKind::Scale => self.spread,
+            ScoreKind::Foreseen => self.error_rate,
             ScoreKind::Share(_) | ScoreKind::OtherShares if error => self.error_rate,
             ScoreKind::Share(_) | ScoreKind::OtherShares => self.total_variation,
             ScoreKind::Elsewhere

@@ -20,19 +20,23 @@
 
 mod choice;
 mod saved;
+mod spans;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::exact;
 use super::judge::{ScoreTest, row_variance, test};
-use super::scores::{Deviation, ScoreKind};
+use super::scores::{Deviation, Deviations, SCORES_INLINE, ScoreKind};
 use super::worth::{Shares, Worth, against_reference, variance};
 use super::{Effect, SPANS, SignalCalibration, SmallestEffect};
 use choice::Choice;
 pub use saved::StreamCheckpoint;
+pub use spans::CohortSpans;
+use spans::Reach;
 
 /// Windows that a window waits before it becomes part of the calm past: the longest span of the
 /// change test, so that the two never overlap.
@@ -41,6 +45,8 @@ pub const LAG_WINDOWS: i64 = 8;
 pub(super) const PAST_WINDOWS_MIN: f64 = 16.0;
 /// Spans that the past is compared with: those of [`SPANS`] up to [`LAG_WINDOWS`].
 const CHANGE_SPANS: usize = 4;
+/// Tests against the past that need no memory of their own.
+const SCATTER_INLINE: usize = SCORES_INLINE * CHANGE_SPANS;
 /// Share of the error probability that each of [`SPANS`] gets.
 const SPAN_WEIGHTS: [f64; SPANS.len()] = [0.02, 0.12, 0.32, 0.32, 0.22];
 /// Shortest span, in windows, over which a spread is judged.
@@ -61,7 +67,7 @@ pub struct Point {
     /// The cohort's devices in this window.
     pub devices: Arc<Shares>,
     /// How far each score is from the reference.
-    pub deviations: Vec<Deviation>,
+    pub deviations: Deviations,
     /// Of a cell: its values stood still, as those of a stuck sensor do, or for what a model says, those of an
     /// input did. That is told by itself, and says nothing of where the signal would be.
     pub still: bool,
@@ -96,11 +102,20 @@ impl Scatter {
     }
 }
 
+/// A window of the longest span.
+#[derive(Debug, Clone)]
+struct Recent {
+    /// [`Point::window`], at hand without a look at the point.
+    window: i64,
+    calm: bool,
+    point: Arc<Point>,
+}
+
 /// The fold's state.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
-    /// The last windows of the longest span, oldest first, with whether they were calm.
-    recent: VecDeque<(Arc<Point>, bool)>,
+    /// The last windows of the longest span, oldest first.
+    recent: VecDeque<Recent>,
     past: Vec<Past>,
     past_windows: f64,
     past_devices: Shares,
@@ -166,6 +181,7 @@ pub struct StreamVerdict {
 }
 
 /// One span of one score.
+#[derive(Debug, Clone, Copy, Default)]
 struct Span {
     rows: f64,
     sum: f64,
@@ -188,54 +204,47 @@ pub struct Terms<'a> {
     pub threshold: f64,
 }
 
-/// Some windows that end with the one at hand.
-struct Reach {
-    /// Index into [`SPANS`].
-    index: usize,
-    first_window: i64,
-    worth: Worth,
-    /// Distance to the devices of the past, where there is one to compare with.
-    past_devices: Option<f64>,
-}
-
 impl Stream {
-    /// Judges a window, which must be later than all before it, and takes it into the fold. `None`
-    /// when no score had rows.
-    pub fn fold(&mut self, terms: &Terms<'_>, point: Arc<Point>) -> Option<StreamVerdict> {
+    /// Judges a window, which must be later than all before it, and takes it into the fold. `spans` is
+    /// shared by the streams of one cohort in one window. `None` when no score had rows.
+    pub fn fold(
+        &mut self,
+        terms: &Terms<'_>,
+        spans: &mut CohortSpans,
+        point: Arc<Point>,
+    ) -> Option<StreamVerdict> {
         let window = point.window;
         self.settle(window);
-        self.recent.push_back((point, true));
+        self.take_in(point, true);
         let scores = terms.signal.scores.len();
         self.past.resize(scores, Past::default());
         self.scatter.resize(scores, Default::default());
-        let mut choice = Choice::default();
-        let mut scatter = Vec::new();
-        let mut covered = 0;
-        for (index, span) in SPANS.into_iter().enumerate() {
-            let first = (window - i64::from(span) + 1).max(self.since);
-            let points: Vec<&Arc<Point>> = self.since_window(first).collect();
-            if points.len() == covered {
-                continue;
-            }
-            covered = points.len();
-            let reach = self.reach(terms, index, &points);
-            for at in 0..scores {
-                let found = span_of(&points, at);
+        let mut choice = Choice::new(scores);
+        let mut scatter: SmallVec<[_; SCATTER_INLINE]> = SmallVec::new();
+        let mut sums: SmallVec<[Span; SCORES_INLINE]> = smallvec![Span::default(); scores];
+        let reaches = spans.of(terms, &self.recent, self.since);
+        for reach in reaches.iter() {
+            self.sum_up(reach.points, &mut sums);
+            let past_devices = self.past_devices_apart(reach);
+            for (at, found) in sums.iter().enumerate() {
                 let scale = terms.signal.scores[at].kind == ScoreKind::Scale;
-                if found.rows <= 0.0 || (scale && span < SCALE_SPAN_MIN) {
+                if found.rows <= 0.0 || (scale && SPANS[reach.index] < SCALE_SPAN_MIN) {
                     continue;
                 }
-                let level = self.level(terms, at, &found, reach.worth);
-                choice.add(terms, &reach, at, Against::Reference, &level);
-                let factor = self.scatter[at].get(index).map(|seen| seen.factor(span));
-                if let (Some(devices), Some(factor)) = (reach.past_devices, factor) {
+                let negligible = choice.negligible(reach.index, terms.signal);
+                let level = self.level(terms, at, found, (reach.worth, negligible));
+                choice.add(terms, reach, at, Against::Reference, &level);
+                let seen = self.scatter[at].get(reach.index);
+                let factor = seen.map(|seen| seen.factor(SPANS[reach.index]));
+                if let (Some(devices), Some(factor)) = (past_devices, factor) {
                     let worth = Worth {
                         devices,
                         ..reach.worth
                     };
-                    if let Some(change) = self.change(terms, at, &found, worth, factor) {
-                        scatter.push((at, index, change.statistic.powi(2) * factor));
-                        choice.add(terms, &reach, at, Against::Past, &change);
+                    let change = self.change(terms, at, found, (worth, negligible), factor);
+                    if let Some(change) = change {
+                        scatter.push((at, reach.index, change.statistic.powi(2) * factor));
+                        choice.add(terms, reach, at, Against::Past, &change);
                     }
                 }
             }
@@ -245,22 +254,10 @@ impl Stream {
         Some(verdict)
     }
 
-    fn reach(&self, terms: &Terms<'_>, index: usize, points: &[&Arc<Point>]) -> Reach {
-        let mut devices = Shares::default();
-        points.iter().for_each(|point| devices.add(&point.devices));
-        Reach {
-            index,
-            first_window: points.first().map_or(i64::MAX, |point| point.window),
-            worth: Worth {
-                devices: devices.distance(terms.reference_devices),
-                own: devices.concentration(),
-                rows: 0.0,
-                windows: points.len() as f64 * terms.windows_per_step,
-                spread: 1.0,
-            },
-            past_devices: (index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
-                .then(|| devices.distance(&self.past_devices)),
-        }
+    /// Distance of a span's devices to those of the past, where there is one to compare with.
+    fn past_devices_apart(&self, reach: &Reach) -> Option<f64> {
+        (reach.index < CHANGE_SPANS && self.past_windows >= PAST_WINDOWS_MIN)
+            .then(|| reach.devices.distance(&self.past_devices))
     }
 
     /// Takes a window into the fold without judging it: cells have a past, but no verdict.
@@ -268,7 +265,20 @@ impl Stream {
         self.settle(point.window);
         self.past.resize(point.deviations.len(), Past::default());
         let calm = !point.still;
-        self.recent.push_back((point, calm));
+        self.take_in(point, calm);
+    }
+
+    /// Whether it has taken nothing in yet.
+    pub fn is_blank(&self) -> bool {
+        self.recent.is_empty() && self.past.is_empty()
+    }
+
+    fn take_in(&mut self, point: Arc<Point>, calm: bool) {
+        self.recent.push_back(Recent {
+            window: point.window,
+            calm,
+            point,
+        });
     }
 
     /// Whether a window from `first` on stood still.
@@ -281,7 +291,10 @@ impl Stream {
     pub fn total(&self, score: usize, first: i64) -> Option<Total> {
         let moving = self.since_window(first).filter(|point| !point.still);
         let points: Vec<&Arc<Point>> = moving.collect();
-        let span = span_of(&points, score);
+        let mut span = Span::default();
+        for at in points.iter().filter_map(|it| it.deviations.get(score)) {
+            span.add(at);
+        }
         if span.rows <= 0.0 {
             return None;
         }
@@ -304,11 +317,11 @@ impl Stream {
 
     /// Marks the windows from `first` on as not calm, so that they do not become the past.
     pub fn disturb(&mut self, first: i64) {
-        for (point, calm) in self.recent.iter_mut().rev() {
-            if point.window < first {
+        for recent in self.recent.iter_mut().rev() {
+            if recent.window < first {
                 break;
             }
-            *calm = false;
+            recent.calm = false;
         }
     }
 
@@ -319,13 +332,27 @@ impl Stream {
     }
 
     fn since_window(&self, first: i64) -> impl Iterator<Item = &Arc<Point>> {
-        let from = self
-            .recent
-            .partition_point(|(point, _)| point.window < first);
-        self.recent.range(from..).map(|(point, _)| point)
+        let from = self.recent.partition_point(|it| it.window < first);
+        self.recent.range(from..).map(|it| &it.point)
     }
 
-    fn level(&self, terms: &Terms<'_>, at: usize, found: &Span, worth: Worth) -> ScoreTest {
+    /// Each score over the last so many windows.
+    fn sum_up(&self, points: usize, sums: &mut [Span]) {
+        sums.fill(Span::default());
+        for recent in self.recent.range(self.recent.len() - points..) {
+            for (sum, at) in sums.iter_mut().zip(&recent.point.deviations) {
+                sum.add(at);
+            }
+        }
+    }
+
+    fn level(
+        &self,
+        terms: &Terms<'_>,
+        at: usize,
+        found: &Span,
+        (worth, negligible): (Worth, f64),
+    ) -> ScoreTest {
         let Terms {
             signal, smallest, ..
         } = terms;
@@ -339,7 +366,13 @@ impl Stream {
         let scatter = row_variance(score, reference, signal.rows, worth.spread);
         let variance = against_reference(signal, score, &worth, scatter);
         let moved = found.sum / found.rows;
-        test(signal, score, moved, reference, variance, smallest)
+        test(
+            signal,
+            score,
+            (moved, reference),
+            (variance, negligible),
+            smallest,
+        )
     }
 
     fn change(
@@ -347,7 +380,7 @@ impl Stream {
         terms: &Terms<'_>,
         at: usize,
         found: &Span,
-        worth: Worth,
+        (worth, negligible): (Worth, f64),
         factor: f64,
     ) -> Option<ScoreTest> {
         let Terms {
@@ -378,9 +411,8 @@ impl Stream {
         Some(test(
             signal,
             score,
-            moved,
-            expected,
-            sum.scaled(factor),
+            (moved, expected),
+            (sum.scaled(factor), negligible),
             smallest,
         ))
     }
@@ -388,35 +420,39 @@ impl Stream {
     /// Windows that have waited long enough become the past, if they were calm.
     fn settle(&mut self, window: i64) {
         let longest = i64::from(SPANS[SPANS.len() - 1]);
-        for (point, calm) in &mut self.recent {
-            if point.window > window - LAG_WINDOWS {
+        for recent in &mut self.recent {
+            if recent.window > window - LAG_WINDOWS {
                 break;
             }
-            if !std::mem::take(calm) {
+            if !std::mem::take(&mut recent.calm) {
                 continue;
             }
             self.past_windows += 1.0;
-            self.past_devices.add(&point.devices);
-            for (past, found) in self.past.iter_mut().zip(&point.deviations) {
+            self.past_devices.add(&recent.point.devices);
+            for (past, found) in self.past.iter_mut().zip(&recent.point.deviations) {
                 past.rows += found.rows;
                 past.sum += found.rows * found.deviation;
             }
         }
-        while let Some((point, _)) = self.recent.front()
-            && point.window <= window - longest
+        while let Some(recent) = self.recent.front()
+            && recent.window <= window - longest
         {
             self.recent.pop_front();
         }
     }
 
     /// Remembers whether the window was calm and how it scattered.
-    fn mark(&mut self, verdict: &StreamVerdict, scatter: Vec<(usize, usize, f64)>) {
+    fn mark(
+        &mut self,
+        verdict: &StreamVerdict,
+        scatter: impl IntoIterator<Item = (usize, usize, f64)>,
+    ) {
         if verdict.crossed {
             self.disturb(verdict.first_window);
         }
         if verdict.p_value <= CALM_P {
-            if let Some((_, calm)) = self.recent.back_mut() {
-                *calm = false;
+            if let Some(recent) = self.recent.back_mut() {
+                recent.calm = false;
             }
             return;
         }
@@ -428,21 +464,11 @@ impl Stream {
     }
 }
 
-fn span_of(points: &[&Arc<Point>], score: usize) -> Span {
-    let mut span = Span {
-        rows: 0.0,
-        sum: 0.0,
-        reference: 0.0,
-        spread: 0.0,
-    };
-    for at in points
-        .iter()
-        .filter_map(|point| point.deviations.get(score))
-    {
-        span.rows += at.rows;
-        span.sum += at.rows * at.deviation;
-        span.reference += at.rows * at.reference;
-        span.spread += at.rows * at.spread;
+impl Span {
+    fn add(&mut self, at: &Deviation) {
+        self.rows += at.rows;
+        self.sum += at.rows * at.deviation;
+        self.reference += at.rows * at.reference;
+        self.spread += at.rows * at.spread;
     }
-    span
 }

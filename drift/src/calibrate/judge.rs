@@ -4,7 +4,7 @@ use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::profile::Profile;
 use serde::{Deserialize, Serialize};
 
-use super::scores::{Deviation, ScoreKind, deviations};
+use super::scores::{Deviation, Expectations, ScoreKind, deviations};
 use super::worth::{Shares, Variance, Worth, against_reference};
 use super::{Calibration, CalibrationError, ScoreCalibration, SignalCalibration, SmallestEffect};
 use crate::special::student_t_two_sided;
@@ -96,13 +96,13 @@ fn bounded_share(share: f64, rows: u64) -> f64 {
     share.clamp(least.min(0.5), 1.0 - least.min(0.5))
 }
 
-/// Holds a deviation against its variance.
+/// Holds a deviation against its variance. A statistic of no more than `negligible` gets the p-value 1 without
+/// further ado.
 pub(super) fn test(
     signal: &SignalCalibration,
     score: &ScoreCalibration,
-    deviation: f64,
-    reference: f64,
-    variance: Variance,
+    (deviation, reference): (f64, f64),
+    (variance, negligible): (Variance, f64),
     smallest: &SmallestEffect,
 ) -> ScoreTest {
     let degrees = variance.degrees();
@@ -115,7 +115,11 @@ pub(super) fn test(
         // Half a row of continuity: shares of few rows move in steps.
         let moved = (deviation.abs() - 0.5 / rows).max(0.0) * deviation.signum();
         let found = (expected + moved).clamp(0.0, 1.0);
-        let root = (2.0 * rows * divergence(found, expected)).sqrt();
+        let root = match moved == 0.0 {
+            // As of most rates, most of the time; spares the logarithms.
+            true => 0.0,
+            false => (2.0 * rows * divergence(found, expected)).sqrt(),
+        };
         // About what was found, not about the reference, since it is the effect's error.
         let about = (expected + deviation).clamp(0.0, 1.0);
         let smoothed = (about * rows + 0.5) / (rows + 1.0);
@@ -133,10 +137,11 @@ pub(super) fn test(
             spread,
         )
     };
-    let two_sided = student_t_two_sided(statistic, degrees);
+    let two_sided = || student_t_two_sided(statistic, degrees);
     let p_value = match one_sided(signal, kind) {
-        false => two_sided,
-        true if statistic > 0.0 => two_sided / 2.0,
+        _ if statistic.abs() <= negligible => 1.0,
+        false => two_sided(),
+        true if statistic > 0.0 => two_sided() / 2.0,
         true => 1.0,
     };
     // Quantile of Student's t by Cornish and Fisher's expansion.
@@ -207,7 +212,7 @@ pub fn judge(
         windows,
         spread: 1.0,
     };
-    let found = deviations(learned, expected, found);
+    let found = deviations(learned, &Expectations::of(learned, expected), found);
     Ok(compare(learned, &found, &worth, &SmallestEffect::default()))
 }
 
@@ -231,14 +236,8 @@ fn compare(
         };
         let scatter = row_variance(score, at.reference, signal.rows, at.spread);
         let variance = against_reference(signal, score, &worth, scatter);
-        let tested = test(
-            signal,
-            score,
-            at.deviation,
-            at.reference,
-            variance,
-            smallest,
-        );
+        let moved = (at.deviation, at.reference);
+        let tested = test(signal, score, moved, (variance, 0.0), smallest);
         if best.is_none_or(|(_, best)| tested.is_before(&best)) {
             best = Some((score.kind, tested));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::profile::{Profile, ProfileError, Reference};
 
+use super::foreseen::ErrorsByConfidence;
 use super::scores::{Score, ScoreKind, mean_of, scores_of, slope, spread};
 use super::worth::KNOWN;
 use super::{
@@ -91,6 +92,17 @@ impl Learner {
     #[must_use]
     pub fn assuming(self, unlearned: Unlearned) -> Self {
         Self { unlearned, ..self }
+    }
+
+    /// Gives the confidence the score that says how often the model is wrong, where there were enough labels. To be
+    /// called before anything is added.
+    #[must_use]
+    pub fn foreseeing(mut self, errors: Option<&ErrorsByConfidence>) -> Self {
+        if let Some((signal, weights)) = errors.and_then(ErrorsByConfidence::score) {
+            let kind = ScoreKind::Foreseen;
+            self.scores[signal].push(Score { kind, weights });
+        }
+        self
     }
 
     /// Adds the profile of one device over the hour (of event time) that starts at

@@ -3,6 +3,7 @@
 use driftline_schemas::bundle::SignalRole;
 use driftline_schemas::profile::{SignalLayout, SignalProfile};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use statrs::function::erf::erfc_inv;
 
 /// Largest normal score of a bin, in standard deviations: what lies in a bin that the reference
@@ -35,6 +36,8 @@ pub enum ScoreKind {
     OtherShares,
     /// Of a number that was always the same in the reference: share of rows in which it is another.
     Elsewhere,
+    /// Of a confidence: the share of wrong answers that it foresees ([`super::foreseen`]).
+    Foreseen,
     /// Share of rows without a value.
     Missing,
     /// Share of rows with NaN or an infinity.
@@ -44,9 +47,9 @@ pub enum ScoreKind {
 }
 
 impl ScoreKind {
-    /// Whether the score is a share of rows, between 0 and 1.
+    /// Whether the score counts rows, each as 0 or 1.
     pub const fn is_share(self) -> bool {
-        !matches!(self, Self::Location | Self::Scale)
+        !matches!(self, Self::Location | Self::Scale | Self::Foreseen)
     }
 
     /// Whether the score counts rows that are in no bin.
@@ -71,6 +74,7 @@ impl ScoreKind {
             Self::Share(code) => format!("share:{code}"),
             Self::OtherShares => "share:other".into(),
             Self::Elsewhere => "elsewhere".into(),
+            Self::Foreseen => "foreseen".into(),
             Self::Missing => "missing".into(),
             Self::NonFinite => "non_finite".into(),
             Self::Unseen => "unseen".into(),
@@ -254,39 +258,80 @@ pub struct Deviation {
     pub spread: f64,
 }
 
-/// How far each score of a signal is from its reference. Both profiles are of the calibration's
+/// Scores that need no memory of their own: those of numbers.
+pub(super) const SCORES_INLINE: usize = 4;
+
+/// One per score of a signal.
+pub type Deviations = SmallVec<[Deviation; SCORES_INLINE]>;
+
+/// What a reference has of each score of a signal: the half of [`deviations`] that does not change while the season
+/// repeats.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Expectations {
+    scores: Vec<Expectation>,
+    /// By how much the scale moves with the location.
+    slope: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Expectation {
+    rows: f64,
+    mean: f64,
+    spread: f64,
+}
+
+impl Expectations {
+    /// Those of a signal, from its reference at a time of the season.
+    pub fn of(signal: &super::SignalCalibration, reference: &SignalProfile) -> Self {
+        let slope = match signal.scores.as_slice() {
+            [location, scale, ..] if scale.kind == ScoreKind::Scale => {
+                slope(&scale.weights, &location.weights, reference)
+            }
+            _ => 0.0,
+        };
+        let of = |score: &super::ScoreCalibration| {
+            let (rows, mean, mut variance) = mean_of(score.kind, &score.weights, reference);
+            if let (ScoreKind::Scale, Some(location)) = (score.kind, signal.scores.first()) {
+                let (_, _, of_location) = mean_of(location.kind, &location.weights, reference);
+                variance -= slope * slope * of_location;
+            }
+            Expectation {
+                rows,
+                mean,
+                spread: spread(score.kind, variance, score.slot_variance),
+            }
+        };
+        Self {
+            scores: signal.scores.iter().map(of).collect(),
+            slope,
+        }
+    }
+}
+
+/// How far each score of a signal is from its reference. The profile and the reference are of the calibration's
 /// layout. A score without rows on either side has 0 rows.
 pub fn deviations(
     signal: &super::SignalCalibration,
-    reference: &SignalProfile,
+    expected: &Expectations,
     current: &SignalProfile,
-) -> Vec<Deviation> {
-    let slope = match signal.scores.as_slice() {
-        [location, scale, ..] if scale.kind == ScoreKind::Scale => {
-            slope(&scale.weights, &location.weights, reference)
-        }
-        _ => 0.0,
-    };
-    let mut found: Vec<Deviation> = Vec::with_capacity(signal.scores.len());
-    for score in &signal.scores {
-        let (reference_rows, expected, variance) = mean_of(score.kind, &score.weights, reference);
+) -> Deviations {
+    let mut found = Deviations::with_capacity(signal.scores.len());
+    for (score, expected_of) in signal.scores.iter().zip(&expected.scores) {
         let (rows, mean, _) = mean_of(score.kind, &score.weights, current);
-        if reference_rows == 0.0 || rows == 0.0 {
+        if expected_of.rows == 0.0 || rows == 0.0 {
             found.push(Deviation::default());
             continue;
         }
-        let mut deviation = mean - expected;
-        let mut variance = variance;
-        if let (ScoreKind::Scale, Some(location)) = (score.kind, signal.scores.first()) {
-            let (_, _, of_location) = mean_of(location.kind, &location.weights, reference);
-            deviation -= slope * found[0].deviation;
-            variance -= slope * slope * of_location;
+        let mut deviation = mean - expected_of.mean;
+        if score.kind == ScoreKind::Scale {
+            // The location is the score before the scale.
+            deviation -= expected.slope * found.first().map_or(0.0, |it| it.deviation);
         }
         found.push(Deviation {
             rows,
             deviation,
-            reference: expected,
-            spread: spread(score.kind, variance, score.slot_variance),
+            reference: expected_of.mean,
+            spread: expected_of.spread,
         });
     }
     found

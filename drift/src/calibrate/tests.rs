@@ -416,9 +416,8 @@ fn shares_keep_their_tail() {
     let tested = super::judge::test(
         &signal,
         &score,
-        found,
-        0.02,
-        sum,
+        (found, 0.02),
+        (sum, 0.0),
         &SmallestEffect::default(),
     );
     assert!(
@@ -430,9 +429,8 @@ fn shares_keep_their_tail() {
     let better = super::judge::test(
         &signal,
         &score,
-        -0.02,
-        0.02,
-        sum,
+        (-0.02, 0.02),
+        (sum, 0.0),
         &SmallestEffect::default(),
     );
     assert_eq!(better.p_value, 1.0);

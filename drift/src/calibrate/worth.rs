@@ -2,7 +2,7 @@
 
 use driftline_schemas::profile::DeviceSample;
 
-use super::scores::Deviation;
+use super::scores::{Deviation, ScoreKind};
 use super::{Component, ScoreCalibration, SignalCalibration, SpanVariance};
 
 /// Degrees of freedom of what is known as well as need be (the scatter of rows).
@@ -34,6 +34,12 @@ impl Shares {
 
     /// Adds what another span or cohort has.
     pub fn add(&mut self, other: &Self) {
+        self.total += other.total;
+        self.truncated |= other.truncated;
+        self.effective = self.effective.max(other.effective);
+        if self.add_known(other) {
+            return;
+        }
         let mut merged = Vec::with_capacity(self.rows.len().max(other.rows.len()));
         let (mut left, mut right) = (self.rows.iter().peekable(), other.rows.iter().peekable());
         loop {
@@ -59,9 +65,22 @@ impl Shares {
             }
         }
         self.rows = merged;
-        self.total += other.total;
-        self.truncated |= other.truncated;
-        self.effective = self.effective.max(other.effective);
+    }
+
+    /// Adds rows of devices that are all there, as they mostly are; else adds nothing.
+    fn add_known(&mut self, other: &Self) -> bool {
+        let mut rows = self.rows.iter();
+        let is_known = |(device, _): &(u64, f64)| rows.any(|(there, _)| there == device);
+        if !other.rows.iter().all(is_known) {
+            return false;
+        }
+        let mut rows = self.rows.iter_mut();
+        for (device, more) in &other.rows {
+            if let Some((_, there)) = rows.find(|(there, _)| there == device) {
+                *there += more;
+            }
+        }
+        true
     }
 
     /// Whether nothing is known of devices, or only that there is one: then it says nothing about
@@ -173,7 +192,9 @@ impl Worth {
     pub fn rows_effective(&self, signal: &SignalCalibration, found: &[Deviation]) -> f64 {
         let mut least = f64::INFINITY;
         for (index, (score, at)) in signal.scores.iter().zip(found).enumerate() {
-            if score.kind.is_rate() || at.rows <= 0.0 {
+            // What is foreseen is no direction of its own: it follows from where the confidence lies.
+            let follows = score.kind == ScoreKind::Foreseen;
+            if follows || score.kind.is_rate() || at.rows <= 0.0 {
                 continue;
             }
             let worth = Self {

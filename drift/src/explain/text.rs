@@ -153,6 +153,11 @@ impl Story<'_> {
                 points(*now),
                 points(*before)
             ),
+            ScoreKind::Foreseen => format!(
+                "the model's own confidence {whom} foresees that it is wrong for {} of the rows ({than} {})",
+                points(*now),
+                points(*before)
+            ),
             ScoreKind::Elsewhere => self.rate("is not what it always was", whom, than),
             ScoreKind::Missing => self.rate("has no value", whom, than),
             ScoreKind::NonFinite => self.rate("is not a finite number", whom, than),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use driftline_drift::calibrate::Learner;
+use driftline_drift::calibrate::{Calibration, ErrorsByConfidence, Learner};
 use driftline_lake::Lake;
 use driftline_log::registry::references::{Built, put_reference};
 use driftline_queries::Session;
@@ -121,8 +121,8 @@ pub(super) async fn run(config: &Config, dir: &Path, args: &BuildArgs) -> Result
         session: &session,
         selection: &selection,
     };
-    let reference = maker.reference(recipe.season.asked()).await?;
-    let calibration = maker.calibration(&reference).await?;
+    let (reference, errors) = maker.reference(recipe.season.asked()).await?;
+    let calibration = maker.calibration(&reference, errors.as_ref()).await?;
     let total = reference.total()?;
     let mut notes = calibration.notes.clone();
     if reference.season == Season::None {
@@ -172,13 +172,17 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The rows' profiles by hour of the week, merged to the season.
-    async fn reference(&self, asked: Option<Season>) -> Result<Reference> {
+    /// The rows' profiles by hour of the week, merged to the season, and how often the model was wrong.
+    async fn reference(
+        &self,
+        asked: Option<Season>,
+    ) -> Result<(Reference, Option<ErrorsByConfidence>)> {
+        let mut errors = ErrorsByConfidence::of(self.layout);
         let weekly = Season::HourOfWeek;
         let mut slots = vec![Profile::empty(self.layout); weekly.slots()];
         let mut span: Option<(i64, i64)> = None;
         for day in self.selection.days() {
-            for ((hour_us, _), profile) in self.day(day).await? {
+            for ((hour_us, _), profile) in self.day(day, errors.as_mut()).await? {
                 slots[weekly.slot(hour_us)].merge(&profile)?;
                 let (first, last) = span.unwrap_or((hour_us, hour_us));
                 span = Some((first.min(hour_us), last.max(hour_us)));
@@ -209,23 +213,28 @@ impl Maker<'_> {
                 self.selection.title()
             );
         }
-        Ok(whole.coarser(suitable)?)
+        Ok((whole.coarser(suitable)?, errors))
     }
 
     async fn calibration(
         &self,
         reference: &Reference,
-    ) -> Result<driftline_drift::calibrate::Calibration> {
-        let mut learner = Learner::new(reference)?;
+        errors: Option<&ErrorsByConfidence>,
+    ) -> Result<Calibration> {
+        let mut learner = Learner::new(reference)?.foreseeing(errors);
         for day in self.selection.days() {
-            for ((hour_us, device), profile) in self.day(day).await? {
+            for ((hour_us, device), profile) in self.day(day, None).await? {
                 learner.add(hour_us, device, &profile)?;
             }
         }
         Ok(learner.finish())
     }
 
-    async fn day(&self, day: (Timestamp, Timestamp)) -> Result<Day> {
+    async fn day(
+        &self,
+        day: (Timestamp, Timestamp),
+        mut errors: Option<&mut ErrorsByConfidence>,
+    ) -> Result<Day> {
         let mut profiles = Day::new();
         let count = |row: Row<'_>| {
             let key = (row.event_time_us.div_euclid(HOUR_US) * HOUR_US, row.device);
@@ -238,6 +247,9 @@ impl Maker<'_> {
             let profile = profiles
                 .entry(key)
                 .or_insert_with(|| Profile::empty(self.layout));
+            if let Some(errors) = &mut errors {
+                errors.add(|signal| row.values[signal].flatten());
+            }
             profile.rows += 1;
             profile.devices.add(row.device, 1);
             let signals = profile.signals.iter_mut().zip(self.layout.signals());

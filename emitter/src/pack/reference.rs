@@ -1,6 +1,6 @@
 //! Layout, reference profile and calibration.
 
-use driftline_drift::calibrate::{Calibration, Learner, UNNAMED_DEVICE};
+use driftline_drift::calibrate::{Calibration, ErrorsByConfidence, Learner, UNNAMED_DEVICE};
 use driftline_schemas::bundle::{FeatureType, Manifest, SCORE_RESOLUTION, SignalRole, Task};
 use driftline_schemas::clock::HOUR_US;
 use driftline_schemas::limits::EDGES_MAX;
@@ -49,7 +49,10 @@ pub(super) fn make(
         season,
         slots,
     };
-    let mut learner = Learner::new(&reference)?.assuming(input.unlearned);
+    let errors = errors_by_confidence(&layout, &columns, input.rows.len());
+    let mut learner = Learner::new(&reference)?
+        .assuming(input.unlearned)
+        .foreseeing(errors.as_ref());
     for group in groups.iter() {
         let mut profile = Profile::empty(&reference.layout);
         counting.add(&mut profile, group.rows, group.device);
@@ -65,6 +68,19 @@ pub(super) fn make(
         reference,
         calibration,
     })
+}
+
+/// How often the model was wrong, by its confidence.
+fn errors_by_confidence(
+    layout: &Layout,
+    columns: &[SignalColumn],
+    rows: usize,
+) -> Option<ErrorsByConfidence> {
+    let mut errors = ErrorsByConfidence::of(layout)?;
+    for row in 0..rows {
+        errors.add(|signal| columns[signal].values.get(row).copied());
+    }
+    Some(errors)
 }
 
 /// One signal's values, and whether a missing one counts as null (else the row does not have the

@@ -9,6 +9,7 @@ use driftline_log::runner::StageError;
 use driftline_log::{Output, Record};
 use driftline_schemas::bundle::Bundle;
 use driftline_schemas::deadletter::DeadLetter;
+use driftline_schemas::measure::MeasureBatch;
 use driftline_schemas::packed::PackedRecord;
 use driftline_schemas::profile::CellProfile;
 use driftline_schemas::profile::batch::ProfileBatch;
@@ -154,7 +155,7 @@ impl Converter {
         };
         let batch = match TOPICS[at] {
             topic::PROFILES => return self.profiles(record, value),
-            topic::MEASURES => json(record, value, tables::measures),
+            topic::MEASURES => rows(record, MeasureBatch::decode(value), tables::measures),
             topic::FINDINGS => json(record, value, tables::findings),
             topic::ALERTS => json(record, value, tables::alerts),
             _ => json(record, value, tables::dead_letters),
@@ -264,18 +265,27 @@ fn place(record: &Record) -> Place {
 fn json<T: DeserializeOwned>(
     record: &Record,
     value: &[u8],
-    rows: impl Fn(&[(Place, T)]) -> Result<RecordBatch, TableError>,
+    table: impl Fn(&[(Place, T)]) -> Result<RecordBatch, TableError>,
 ) -> Result<RecordBatch, String> {
-    let parsed: Result<Vec<T>, _> = match value.first() {
+    let parsed = match value.first() {
         Some(b'[') => serde_json::from_slice(value),
         _ => serde_json::from_slice(value).map(|one| vec![one]),
     };
+    rows(record, parsed, table)
+}
+
+/// The rows of what a record held.
+fn rows<T>(
+    record: &Record,
+    parsed: Result<Vec<T>, serde_json::Error>,
+    table: impl Fn(&[(Place, T)]) -> Result<RecordBatch, TableError>,
+) -> Result<RecordBatch, String> {
     let items: Vec<(Place, T)> = parsed
         .map_err(|error| error.to_string())?
         .into_iter()
         .map(|item| (place(record), item))
         .collect();
-    rows(&items).map_err(|error| error.to_string())
+    table(&items).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

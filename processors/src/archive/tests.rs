@@ -7,7 +7,10 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use driftline_log::memory::{Fault, MemoryLog};
 use driftline_schemas::clock::{DAY_US, ManualClock, SECOND_US};
-use driftline_schemas::measure::{Cohort, Measure};
+use driftline_schemas::measure::{
+    Cohort, CohortMeasures, MEASURE_BATCH_FORMAT, Measure, MeasureBatch, MethodMeasure,
+    SignalMeasures,
+};
 use driftline_schemas::tables::Table;
 use driftline_schemas::units::{Size, Span};
 use proptest::prelude::*;
@@ -337,12 +340,7 @@ fn all_topics_are_archived() {
         &log,
         vec![
             output(topic::MEASURES, 0, measures, T0),
-            output(
-                topic::MEASURES,
-                0,
-                serde_json::to_vec(&measure("ks")).unwrap(),
-                T0,
-            ),
+            output(topic::MEASURES, 0, batch("ks").encode().remove(0), T0),
             output(topic::HEALTH, 0, b"no record".to_vec(), T0),
         ],
     );
@@ -376,6 +374,38 @@ fn all_topics_are_archived() {
     assert_eq!(sizes[0].column(0).as_primitive::<Int32Type>().value(0), 0);
     for table in Table::ALL {
         assert!(TOPICS.contains(&table.name()));
+    }
+}
+
+/// As this release writes them; [`measure`] makes what earlier ones wrote lists of.
+fn batch(method: &'static str) -> MeasureBatch {
+    MeasureBatch {
+        format: MEASURE_BATCH_FORMAT,
+        tenant: TENANT.into(),
+        model: MODEL.into(),
+        version: VERSION.into(),
+        window_start_us: T0,
+        window_end_us: T0 + 60 * SECOND_US,
+        revision: 0,
+        reference: "abc".into(),
+        config: "def".into(),
+        cohorts: vec![CohortMeasures {
+            cohort: Cohort::default(),
+            signals: vec![SignalMeasures {
+                signal: "temp".into(),
+                rows: 10,
+                devices: 2.0,
+                reference_rows: 100,
+                threshold: 0.01,
+                methods: vec![MethodMeasure {
+                    method: method.into(),
+                    version: 1,
+                    value: Some(0.1),
+                    p_value: Some(0.5),
+                    crossed: false,
+                }],
+            }],
+        }],
     }
 }
 

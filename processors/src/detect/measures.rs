@@ -1,14 +1,18 @@
 //! The numbers of one stream in one window.
 
-use driftline_drift::calibrate::{Point, SignalCalibration, StreamVerdict, Worth};
+use std::sync::Arc;
+
+use driftline_drift::calibrate::{Point, ScoreKind, SignalCalibration, StreamVerdict, Worth};
 use driftline_drift::distance::{Floor, Pair};
 use driftline_drift::special::{chi_square_sf, kolmogorov_sf};
-use driftline_schemas::measure::{Cohort, MEASURE_FORMAT, Measure};
+use driftline_schemas::measure::{MethodMeasure, SignalMeasures};
 use driftline_schemas::profile::{Profile, SignalProfile};
 
 use super::rollup::RollUp;
 use super::window::Context;
 
+/// Name of the number that is told of a confidence: how often the model is wrong, as it foresees itself.
+pub(super) const FORESEEN: &str = "foreseen_error";
 /// Name of the test that decides: the calibrated shift of a stream's scores.
 pub(super) const SHIFT: &str = "shift";
 /// Version of the methods' definitions.
@@ -16,7 +20,6 @@ const METHOD_VERSION: u32 = 1;
 
 /// A stream as it was judged.
 pub(super) struct Judgement<'a> {
-    pub(super) cohort: &'a Cohort,
     pub(super) signal: usize,
     pub(super) profile: &'a Profile,
     pub(super) point: &'a Point,
@@ -30,52 +33,56 @@ pub(super) struct Judgement<'a> {
 pub(super) fn measures(
     context: &Context<'_>,
     rollup: &RollUp,
-    start_us: i64,
     judged: &Judgement<'_>,
-) -> Vec<Measure> {
+) -> SignalMeasures {
     let learned = &context.subject.calibration.signals[judged.signal];
     let expected = &rollup.expected.profile.signals[judged.signal];
     let found = &judged.profile.signals[judged.signal];
-    let blank = Measure {
-        format: MEASURE_FORMAT,
-        tenant: context.id.tenant.to_string(),
-        model: context.id.model.to_string(),
-        version: context.id.version.to_string(),
-        cohort: judged.cohort.clone(),
-        signal: learned.signal.clone(),
-        window_start_us: start_us,
-        window_end_us: start_us + context.config.window.us(),
-        revision: 0,
-        method: String::new(),
-        method_version: METHOD_VERSION,
-        value: None,
-        p_value: None,
-        threshold: Some(judged.threshold),
-        crossed: false,
+    let method =
+        |name: &'static str, value: f64, p_value: Option<f64>, crossed: bool| MethodMeasure {
+            method: name.into(),
+            version: METHOD_VERSION,
+            value: Some(value),
+            p_value,
+            crossed,
+        };
+    let verdict = &judged.verdict;
+    let mut methods = Vec::with_capacity(4);
+    methods.push(method(
+        SHIFT,
+        verdict.effect.value,
+        Some(verdict.decides_p),
+        verdict.crossed,
+    ));
+    methods
+        .extend(foreseen(learned, judged.point).map(|value| method(FORESEEN, value, None, false)));
+    let rows = rows_effective(context, rollup, judged, learned);
+    distances(
+        learned.numeric,
+        expected,
+        found,
+        rows,
+        |name, value, p_value| {
+            let crossed = p_value <= judged.threshold;
+            methods.push(method(name, value, Some(p_value), crossed));
+        },
+    );
+    SignalMeasures {
+        signal: Arc::clone(&context.subject.names[judged.signal]),
         rows: found.rows(),
         devices: 1.0 / judged.point.devices.concentration(),
         reference_rows: expected.rows(),
-        reference: context.subject.reference_id.clone(),
-        config: context.digest.to_owned(),
-    };
-    let mut all = vec![Measure {
-        method: SHIFT.into(),
-        value: Some(judged.verdict.effect.value),
-        p_value: Some(judged.verdict.decides_p),
-        crossed: judged.verdict.crossed,
-        ..blank.clone()
-    }];
-    let rows = rows_effective(context, rollup, judged, learned);
-    for (method, value, p_value) in distances(learned.numeric, expected, found, rows) {
-        all.push(Measure {
-            method: method.into(),
-            value: Some(value),
-            p_value: Some(p_value),
-            crossed: p_value <= judged.threshold,
-            ..blank.clone()
-        });
+        threshold: judged.threshold,
+        methods,
     }
-    all
+}
+
+/// The share of wrong answers that a confidence foresees, where the reference's rows had a truth.
+fn foreseen(learned: &SignalCalibration, point: &Point) -> Option<f64> {
+    let mut scores = learned.scores.iter();
+    let at = scores.position(|score| score.kind == ScoreKind::Foreseen)?;
+    let found = point.deviations.get(at).filter(|found| found.rows > 0.0)?;
+    Some(found.reference + found.deviation)
 }
 
 fn rows_effective(
@@ -95,32 +102,31 @@ fn rows_effective(
     worth.rows_effective(learned, &judged.point.deviations)
 }
 
-/// PSI, and for numbers Kolmogorov-Smirnov, for categories chi-square, each with its p-value for so
+/// PSI, and for numbers Kolmogorov-Smirnov, for categories chi-square, each with its name, value and p-value for so
 /// many independent rows.
 fn distances(
     numeric: bool,
     expected: &SignalProfile,
     found: &SignalProfile,
     rows: f64,
-) -> Vec<(&'static str, f64, f64)> {
-    let mut all = Vec::new();
+    mut each: impl FnMut(&'static str, f64, f64),
+) {
     let Ok(pair) = Pair::new(&expected.bins, &found.bins) else {
-        return all;
+        return;
     };
     let used = expected.bins.iter().filter(|&&count| count > 0).count();
     let degrees = used.saturating_sub(1).max(1) as f64;
     if let Ok(psi) = pair.psi(Floor::NATIVE) {
         let statistic = pair.psi_smoothed() * rows;
-        all.push(("psi", psi, chi_square_sf(statistic, degrees)));
+        each("psi", psi, chi_square_sf(statistic, degrees));
     }
     if numeric {
         let d = pair.kolmogorov_smirnov().d;
-        all.push(("ks", d, kolmogorov_sf(d * rows.sqrt())));
+        each("ks", d, kolmogorov_sf(d * rows.sqrt()));
     } else {
         let statistic = rows * pearson(expected, found);
-        all.push(("chi2", statistic, chi_square_sf(statistic, degrees)));
+        each("chi2", statistic, chi_square_sf(statistic, degrees));
     }
-    all
 }
 
 /// Pearson's Σ (q − p)² / p over the bins that the reference uses.

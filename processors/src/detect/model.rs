@@ -6,7 +6,7 @@ use std::sync::Arc;
 use driftline_drift::calibrate::SPANS;
 use driftline_log::StateDelta;
 use driftline_schemas::clock::{DAY_US, HOUR_US};
-use driftline_schemas::measure::{Finding, Measure};
+use driftline_schemas::measure::{CohortMeasures, Finding};
 use driftline_schemas::profile::cell::pane_start_us;
 use driftline_schemas::profile::{Cell, CellProfile, Profile};
 
@@ -22,10 +22,13 @@ mod say;
 
 pub(super) use saved::SavedFold;
 
+/// One fold in so many windows is kept to go back to. Keeping one costs a copy of all streams; going back, so many windows
+/// folded again at most.
+const SNAPSHOT_EVERY: i64 = 4;
 /// Most rolled-up windows kept.
 const ROLLUPS_MAX: usize = 48;
 /// Most measures told in one step, so that a step stays well below the largest that the log takes
-/// (about 600 bytes each); the rest is told by the next steps.
+/// (about 120 bytes each); the rest is told by the next steps.
 const MEASURES_PER_STEP_MAX: usize = 40_000;
 
 /// Configurations by the start of the windows that they are in force for.
@@ -45,8 +48,8 @@ impl Configs {
 /// What a judgement appends.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Windows with all their measures.
-    pub(super) measures: Vec<(i64, Vec<Measure>)>,
+    /// Starts of windows, with records of all their measures.
+    pub(super) measures: Vec<(i64, Vec<u8>)>,
     pub(super) findings: Vec<Finding>,
     pub(super) state: Vec<StateDelta>,
 }
@@ -64,6 +67,8 @@ pub(super) struct Model {
     base: Fold,
     /// The fold before the window that starts at the key.
     snapshots: BTreeMap<i64, Fold>,
+    /// The last window that was folded in, and the fold after it.
+    head: Option<(i64, Fold)>,
     rollups: BTreeMap<i64, Arc<RollUp>>,
     judged: BTreeMap<i64, Judged>,
     said: BTreeMap<(i64, String), Said>,
@@ -84,6 +89,7 @@ impl Model {
             cutoff_us: i64::MIN,
             base: Fold::default(),
             snapshots: BTreeMap::new(),
+            head: None,
             rollups: BTreeMap::new(),
             judged: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -192,7 +198,19 @@ impl Model {
         told
     }
 
-    /// Folds from the latest snapshot at or before `from`, and tells what differs from there on.
+    /// The latest fold that has nothing of the windows from `from` on, and where it goes on.
+    fn fold_before(&mut self, from: i64) -> (Fold, i64) {
+        match self.head.take() {
+            Some((last, fold)) if last < from => return (fold, last.saturating_add(1)),
+            _ => {}
+        }
+        match self.snapshots.range(..=from).next_back() {
+            Some((&at, fold)) => (fold.clone(), at),
+            None => (self.base.clone(), self.cutoff_us),
+        }
+    }
+
+    /// Folds from the latest fold before `from`, and tells what differs from there on.
     fn fold_from(
         &mut self,
         configs: &Configs,
@@ -201,10 +219,8 @@ impl Model {
         stats: &DetectStats,
         told: &mut Told,
     ) {
-        let (mut fold, start) = match self.snapshots.range(..=from).next_back() {
-            Some((&at, fold)) => (fold.clone(), at),
-            None => (self.base.clone(), self.cutoff_us),
-        };
+        let (mut fold, start) = self.fold_before(from);
+        let mut last = None;
         // `thin` counts from the latest that is left, and keeps it.
         self.snapshots.retain(|at, _| *at <= from);
         let starts: Vec<i64> = self.windows.range(start..).map(|(&at, _)| at).collect();
@@ -218,25 +234,34 @@ impl Model {
             else {
                 continue;
             };
-            self.snapshots.insert(start_us, fold.clone());
-            self.thin();
+            let number = start_us.div_euclid(config.0.window.us());
+            if number.rem_euclid(SNAPSHOT_EVERY) == 0 && !self.snapshots.contains_key(&start_us) {
+                self.snapshots.insert(start_us, fold.clone());
+                self.thin();
+            }
             if measures >= MEASURES_PER_STEP_MAX {
                 self.dirty = Some(start_us);
                 break;
             }
             let again = self.again(start_us);
             let outcome = self.advance(&mut fold, &config, subjects, start_us, &rollup, &again);
+            last = Some(start_us);
             if start_us >= from {
                 stats.judged.inc();
-                measures += outcome.measures.len();
+                measures += outcome
+                    .measures
+                    .iter()
+                    .map(CohortMeasures::count)
+                    .sum::<usize>();
                 let open = outcome.open.clone();
-                let reference = subjects.at(start_us).reference_hash();
-                let gone = self.tell(&config.0, (start_us, reference), outcome, told, stats);
+                let subject = subjects.at(start_us);
+                let gone = self.tell(&config, (start_us, subject), outcome, told, stats);
                 // One that only begins a little later still is the same story.
                 doubtful.retain(|(_, key): &(i64, String)| !open.contains(key));
                 doubtful.extend(gone.into_iter().map(|key| (start_us, key)));
             }
         }
+        self.head = Some((last.unwrap_or(start.saturating_sub(1)), fold));
         for (start_us, key) in doubtful {
             if let Some(config) = configs.at(start_us) {
                 self.refute(&config.0, start_us, key, told, stats);

@@ -1,6 +1,5 @@
 //! Cells of a window rolled up to cohorts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use driftline_drift::calibrate::{
@@ -153,7 +152,7 @@ impl Roller<'_> {
         rows_min: u64,
         is_cell: bool,
     ) -> Vec<Option<Arc<Point>>> {
-        let mut by_parts: BTreeMap<Vec<bool>, Arc<Shares>> = BTreeMap::new();
+        let mut by_parts = ByParts::default();
         let signals = &self.subject.calibration.signals;
         let is_still = |(learned, found)| is_cell && stands_still(learned, found);
         // What a model makes of a sensor that is stuck says nothing either.
@@ -170,28 +169,43 @@ impl Roller<'_> {
                 if learned.rows == 0 || found.rows() < rows_min.max(1) {
                     return None;
                 }
-                let parts: Vec<bool> = within
-                    .iter()
-                    .map(|part| part.signals[signal].rows() > 0)
-                    .collect();
-                let devices = by_parts.entry(parts).or_insert_with_key(|parts| {
-                    let mut devices = DeviceSample::default();
-                    for (part, _) in within.iter().zip(parts).filter(|(_, has)| **has) {
-                        devices.merge(&part.devices);
-                    }
-                    Arc::new(Shares::of(&devices))
-                });
                 Some(Arc::new(Point {
                     window: self.window,
-                    devices: Arc::clone(devices),
+                    devices: by_parts.devices(within, signal),
                     still: match is_input(learned) {
                         true => is_still((learned, found)),
                         false => input_is_still,
                     },
-                    deviations: deviations(learned, &self.expected.profile.signals[signal], found),
+                    deviations: deviations(learned, &self.expected.scores[signal], found),
                 }))
             })
             .collect()
+    }
+}
+
+/// The devices that signals come from, worked out once for all signals that come from the same parts.
+#[derive(Default)]
+struct ByParts {
+    known: Vec<(Vec<bool>, Arc<Shares>)>,
+    /// Of the signal at hand, kept to spare memory.
+    parts: Vec<bool>,
+}
+
+impl ByParts {
+    fn devices(&mut self, within: &[&Profile], signal: usize) -> Arc<Shares> {
+        self.parts.clear();
+        let has = |part: &&Profile| part.signals[signal].rows() > 0;
+        self.parts.extend(within.iter().map(has));
+        if let Some((_, devices)) = self.known.iter().find(|(parts, _)| *parts == self.parts) {
+            return Arc::clone(devices);
+        }
+        let mut devices = DeviceSample::default();
+        for (part, _) in within.iter().zip(&self.parts).filter(|(_, has)| **has) {
+            devices.merge(&part.devices);
+        }
+        let devices = Arc::new(Shares::of(&devices));
+        self.known.push((self.parts.clone(), Arc::clone(&devices)));
+        devices
     }
 }
 

@@ -16,7 +16,7 @@ use driftline_schemas::topic;
 use super::model::{Configs, Model, Told};
 use super::state::{CellKey, Key, ModelId, delta, value};
 use super::subject::{Subject, Subjects};
-use super::{DetectConfig, DetectStats, STAGE, records};
+use super::{DetectConfig, DetectStats, STAGE};
 use crate::bundles::Bundles;
 
 /// How often the registry is asked for promoted references, on the injected clock: a step must not wait
@@ -310,12 +310,10 @@ impl DetectStage {
             value: Some(value),
             timestamp_us: now_us.max(0),
         };
-        for (start_us, measures) in told.measures {
-            for value in records::encode(&measures) {
-                let key = format!("{title}/{start_us}");
-                step.outputs
-                    .push(output(topic::MEASURES, self.measures, key, value));
-            }
+        for (start_us, value) in told.measures {
+            let key = format!("{title}/{start_us}");
+            step.outputs
+                .push(output(topic::MEASURES, self.measures, key, value));
         }
         for finding in told.findings {
             // Strings and numbers always have a JSON form.

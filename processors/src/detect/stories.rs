@@ -58,6 +58,9 @@ struct LastSaid {
     signals: BTreeSet<usize>,
     #[serde(with = "exact")]
     effect: f64,
+    /// Whether errors were known to have a part in it.
+    #[serde(default)]
+    errors: bool,
 }
 
 /// An open story.
@@ -86,6 +89,12 @@ impl OpenStory {
                 single(**a).cmp(&single(**b)).then(surer).then(b.cmp(a))
             })
             .map(|(signal, moved)| (*signal, moved))
+    }
+
+    /// Whether the model is wrong more often because of it.
+    pub(super) fn has_errors(&self, signals: &[SignalCalibration]) -> bool {
+        let mut explained = self.also.iter();
+        explained.any(|signal| signals[*signal].role == SignalRole::Error)
     }
 
     fn effect(&self, signals: &[SignalCalibration]) -> f64 {
@@ -178,6 +187,7 @@ impl Stories {
                 None => true,
                 Some(said) => {
                     story.effect(calibrated) >= said.effect * context.config.update_factor
+                        || (story.has_errors(calibrated) && !said.errors)
                         || story
                             .signals
                             .keys()
@@ -191,6 +201,7 @@ impl Stories {
                 let said = LastSaid {
                     signals: story.signals.keys().copied().collect(),
                     effect: story.effect(calibrated),
+                    errors: story.has_errors(calibrated),
                 };
                 self.open[at].said = Some(said);
             }
@@ -439,8 +450,9 @@ impl Stories {
         }
         for at in ended.into_iter().rev() {
             let story = self.open.remove(at);
-            for ((_, signal), stream) in &mut fold.streams {
-                if story.signals.contains_key(signal) || story.also.contains(signal) {
+            let streams = fold.streams.values_mut();
+            for (signal, stream) in streams.flat_map(|it| it.iter_mut().enumerate()) {
+                if story.signals.contains_key(&signal) || story.also.contains(&signal) {
                     stream.forget_before(first);
                 }
             }
@@ -471,7 +483,7 @@ fn crossed_itself(scope: &Cohort, crossed: &[Cohort]) -> bool {
 }
 
 /// Mean deviation of the cells of a scope, and its variance; infinite without rows.
-fn mean_within(parts: &[Part], scope: &Cohort) -> (f64, f64) {
+pub(super) fn mean_within(parts: &[Part], scope: &Cohort) -> (f64, f64) {
     let (mut sum, mut rows, mut variance) = (0.0, 0.0, 0.0);
     for part in parts.iter().filter(|part| belongs(scope, &part.cell)) {
         sum += part.rows * part.deviation;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use driftline_drift::calibrate::{Calibration, Shares};
+use driftline_drift::calibrate::{Calibration, Expectations, Shares};
 use driftline_log::registry::references::Built;
 use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE};
 use driftline_schemas::clock::DAY_US;
@@ -14,6 +14,8 @@ use driftline_schemas::profile::{Layout, Profile, Reference};
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) profile: Profile,
+    /// Of each signal.
+    pub(super) scores: Vec<Expectations>,
     pub(super) devices: Shares,
 }
 
@@ -82,6 +84,8 @@ pub(super) struct Subject {
     pub(super) reference: Reference,
     pub(super) reference_id: String,
     pub(super) calibration: Calibration,
+    /// Of the signals.
+    pub(super) names: Vec<Arc<str>>,
     /// What the signal `joint` is computed with, where the bundle has it.
     pub(super) joint: Option<Arc<Joint>>,
     /// Span of the season (start within the week, length) to what is expected there.
@@ -113,6 +117,11 @@ impl Subject {
         Ok(Self {
             reference_id: reference.id(),
             reference,
+            names: calibration
+                .signals
+                .iter()
+                .map(|it| it.signal.as_str().into())
+                .collect(),
             calibration,
             joint,
             expected: Mutex::default(),
@@ -139,8 +148,12 @@ impl Subject {
                 .reference
                 .for_window(start_us, end_us)
                 .unwrap_or_else(|_| Profile::empty(&self.reference.layout));
+            let signals = self.calibration.signals.iter().zip(&profile.signals);
             Arc::new(Expected {
                 devices: Shares::of(&profile.devices),
+                scores: signals
+                    .map(|(learned, reference)| Expectations::of(learned, reference))
+                    .collect(),
                 profile,
             })
         }))

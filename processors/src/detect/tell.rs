@@ -1,15 +1,17 @@
 //! Findings in words.
 
-use driftline_drift::calibrate::{Against, Effect, EffectUnit, ScoreKind};
+use driftline_drift::calibrate::{Against, Effect, EffectUnit, ScoreKind, SignalCalibration};
 use driftline_drift::explain::{
     ABOUT_THE_PAST, Pair, Query, Story, belongs, rank_attributes, rank_signals, sql,
 };
 use driftline_schemas::bundle::{FeatureType, SignalRole};
-use driftline_schemas::measure::{Change, Finding, FindingKind, FindingState, MEASURE_FORMAT};
+use driftline_schemas::measure::{
+    Change, ErrorRise, Finding, FindingKind, FindingState, MEASURE_FORMAT,
+};
 use driftline_schemas::profile::{Profile, SignalProfile};
 
 use super::rollup::RollUp;
-use super::stories::{Moved, OpenStory, Statement, key};
+use super::stories::{Moved, OpenStory, Statement, key, mean_within};
 use super::window::{Context, Fold};
 
 /// Share of the estate's shift from which on it is told: less says more about the noise of the rest.
@@ -50,6 +52,7 @@ pub(super) fn tell(
         signals: rank_signals(&evidence),
         attributes: Vec::new(),
         changes: Vec::new(),
+        error_rise: None,
         evidence: String::new(),
         explanation: String::new(),
         sql: String::new(),
@@ -70,6 +73,7 @@ pub(super) fn tell(
             .filter(|share| *share >= OF_ESTATE_MIN);
         let learned = &signals[signal];
         if state == FindingState::Drifted {
+            finding.error_rise = error_rise(fold, context, rollup, story, moved);
             let (version, since_us) = (&context.id.version, moved.first * window_us);
             finding.changes = fold.arrivals.before(&story.scope, version, since_us);
         }
@@ -81,6 +85,7 @@ pub(super) fn tell(
             signal,
             moved,
             changes: &finding.changes,
+            error_rise: finding.error_rise,
         };
         finding.explanation = match state {
             FindingState::Drifted => span.sentence(of_estate, alone),
@@ -102,14 +107,51 @@ pub(super) fn tell(
         });
     }
     Statement {
-        material: material(state, story),
+        material: material(state, story, signals),
         finding,
     }
 }
 
+/// By how much more the model is wrong in a story's scope since its strongest signal moved, and what its confidence
+/// foresees of that; `None` where errors have no part in the story or nothing was learned of them.
+fn error_rise(
+    fold: &Fold,
+    context: &Context<'_>,
+    rollup: &RollUp,
+    story: &OpenStory,
+    strongest: &Moved,
+) -> Option<ErrorRise> {
+    let signals = &context.subject.calibration.signals;
+    let is_error = |signal: &&usize| signals[**signal].role == SignalRole::Error;
+    let all = || story.signals.keys().chain(&story.also);
+    let error = *all().find(is_error)?;
+    let within = |signal: usize, score: usize| {
+        let subject = (signal, score, strongest.against);
+        let devices = &rollup.expected.devices;
+        let parts = fold.parts(context, devices, subject, strongest.first);
+        let (mean, variance) = mean_within(&parts, &story.scope);
+        variance.is_finite().then(|| (mean, variance.sqrt()))
+    };
+    let score_of = |signal: usize, kind: ScoreKind| {
+        let mut scores = signals[signal].scores.iter();
+        scores.position(|it| it.kind == kind)
+    };
+    let foreseen = (0..signals.len())
+        .find_map(|signal| Some((signal, score_of(signal, ScoreKind::Foreseen)?)))?;
+    let (rise, rise_error) = within(error, score_of(error, ScoreKind::Share(1))?)?;
+    let (foreseen, foreseen_error) = within(foreseen.0, foreseen.1)?;
+    Some(ErrorRise {
+        rise,
+        rise_error,
+        foreseen,
+        foreseen_error,
+    })
+}
+
 /// What must change for a finding to be said again.
-fn material(state: FindingState, story: &OpenStory) -> String {
-    let signals: Vec<String> = story.signals.keys().map(usize::to_string).collect();
+fn material(state: FindingState, story: &OpenStory, calibrated: &[SignalCalibration]) -> String {
+    let mut signals: Vec<String> = story.signals.keys().map(usize::to_string).collect();
+    signals.extend(story.has_errors(calibrated).then(|| "errors".into()));
     let state = match state {
         FindingState::Drifted => "drifted",
         FindingState::Recovered => "recovered",
@@ -136,6 +178,8 @@ struct Telling<'a> {
     moved: &'a Moved,
     /// What came up in the scope in the day before.
     changes: &'a [Change],
+    /// What became of the errors there.
+    error_rise: Option<ErrorRise>,
 }
 
 impl Telling<'_> {
@@ -221,6 +265,27 @@ impl Telling<'_> {
         joint.ties.iter().map(pair).collect()
     }
 
+    /// A rise of the errors, told apart, where it is clear.
+    fn told_rise(&self) -> Option<String> {
+        let rise = self.error_rise?;
+        let share = rise.foreseen_share()?;
+        let points = |share: f64| format!("{:.1}", share * 100.0);
+        let foreseen = share * rise.rise;
+        let what = match self.story.kind {
+            FindingKind::ConceptDrift => format!("of these {} points", points(rise.rise)),
+            _ => format!(
+                "the model is wrong there for {} points more of the labelled rows: of these",
+                points(rise.rise)
+            ),
+        };
+        Some(format!(
+            "{what} its confidence foresees {} ({:.0} %, inputs that it is less sure of), and {} it does not (what inputs say of the truth has changed, or it is surer than it should be)",
+            points(foreseen),
+            share * 100.0,
+            points(rise.rise - foreseen)
+        ))
+    }
+
     fn others(&self) -> (Vec<String>, Vec<String>) {
         let signals = &self.context.subject.calibration.signals;
         let name = |signal: &usize| signals[*signal].signal.clone();
@@ -231,7 +296,11 @@ impl Telling<'_> {
             .filter(|signal| **signal != self.signal)
             .map(name)
             .collect();
-        let explained: Vec<String> = self.story.also.iter().map(name).collect();
+        let rise = self.told_rise();
+        let is_told =
+            |signal: &&usize| rise.is_some() && signals[**signal].role == SignalRole::Error;
+        let explained = self.story.also.iter().filter(|signal| !is_told(signal));
+        let explained: Vec<String> = explained.map(name).collect();
         let mut remarks = Vec::new();
         for change in self.changes.iter().take(CHANGES_SHOWN) {
             let at = time_text(change.at_us);
@@ -240,6 +309,7 @@ impl Telling<'_> {
         if self.story.kind == FindingKind::ConceptDrift {
             remarks.push("the inputs there are as they were".into());
         }
+        remarks.extend(rise);
         let pairs = self.pairs();
         if let Some(pair) = pairs.first() {
             remarks.push(format!(
@@ -266,7 +336,10 @@ fn number(kind: ScoreKind, weights: &[f64], profile: &SignalProfile, resolution:
         ScoreKind::Missing => share(profile.nulls),
         ScoreKind::NonFinite => share(profile.non_finite),
         ScoreKind::Unseen => share(profile.unseen),
-        ScoreKind::Share(_) | ScoreKind::OtherShares | ScoreKind::Elsewhere => {
+        ScoreKind::Share(_)
+        | ScoreKind::OtherShares
+        | ScoreKind::Elsewhere
+        | ScoreKind::Foreseen => {
             let counted: f64 = profile
                 .bins
                 .iter()

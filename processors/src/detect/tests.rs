@@ -9,6 +9,7 @@
 )]
 mod estate;
 mod laws;
+mod losses;
 mod promoted;
 mod together;
 
@@ -21,12 +22,12 @@ use driftline_log::runner::{Runner, StageError};
 use driftline_log::{Log, Output, TopicSpec};
 use driftline_schemas::bundle::Bundle;
 use driftline_schemas::clock::{DAY_US, HOUR_US, ManualClock};
-use driftline_schemas::measure::{Finding, FindingKind, FindingState, Measure};
+use driftline_schemas::measure::{Finding, FindingKind, FindingState, Measure, MeasureBatch};
 use driftline_schemas::profile::CellProfile;
 use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::topic;
 
-use super::{DetectConfig, DetectStage, DetectStats, records};
+use super::{DetectConfig, DetectStage, DetectStats};
 use crate::bundles::Bundles;
 use estate::{Estate, Fault, Shape, T0_US, site_name};
 
@@ -43,6 +44,7 @@ const SMALL: Shape = Shape {
     weather_sd: 0.1,
     together: 0.0,
     joint: false,
+    honest: false,
 };
 const SHIFT: Fault = Fault::Shift { site: 1, sd: 1.2 };
 
@@ -133,7 +135,7 @@ fn findings(log: &MemoryLog) -> Vec<Finding> {
 fn final_measures(log: &MemoryLog) -> BTreeMap<i64, Vec<Measure>> {
     let mut windows: BTreeMap<i64, (u32, Vec<Measure>)> = BTreeMap::new();
     for record in log.all(topic::MEASURES).unwrap() {
-        let mut measures = records::decode(record.value.as_deref().unwrap()).unwrap();
+        let mut measures = MeasureBatch::decode(record.value.as_deref().unwrap()).unwrap();
         let revision = measures[0].revision;
         let window = measures[0].window_start_us;
         measures.iter_mut().for_each(|measure| measure.revision = 0);

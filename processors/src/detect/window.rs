@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftline_drift::calibrate::{
-    Against, CALM_P, Shares, Stream, StreamVerdict, Terms, Worth, stream_weight,
+    Against, CALM_P, CohortSpans, Shares, Stream, StreamVerdict, Terms, Worth, stream_weight,
 };
 use driftline_drift::explain::{Part, belongs};
-use driftline_schemas::measure::{Cohort, Measure};
+use driftline_schemas::measure::{Cohort, CohortMeasures};
 use driftline_schemas::profile::Cell;
 
 use super::arrivals::Arrivals;
@@ -44,8 +44,10 @@ pub(super) struct Fold {
     pub(super) window_us: i64,
     /// Reference that its evidence is held against; none before the first window.
     pub(super) reference: Option<String>,
-    pub(super) streams: BTreeMap<(Cohort, usize), Stream>,
-    pub(super) cells: BTreeMap<(Arc<Cell>, usize), Stream>,
+    /// A stream for each signal of the cohorts.
+    pub(super) streams: BTreeMap<Cohort, Vec<Stream>>,
+    /// The same of the cells.
+    pub(super) cells: BTreeMap<Arc<Cell>, Vec<Stream>>,
     pub(super) stories: Stories,
     pub(super) arrivals: Arrivals,
 }
@@ -59,7 +61,7 @@ pub(super) struct Seen<'a> {
 
 /// What a window came to.
 pub(super) struct Outcome {
-    pub(super) measures: Vec<Measure>,
+    pub(super) measures: Vec<CohortMeasures>,
     pub(super) statements: Vec<Statement>,
     /// Keys of the stories that are open after it.
     pub(super) open: BTreeSet<String>,
@@ -89,17 +91,15 @@ impl Fold {
         let cells = rollup.cells.iter().map(|cell| &cell.cell);
         self.arrivals.observe(start_us, cells);
         for cell in &rollup.cells {
-            for (signal, point) in cell.points.iter().enumerate() {
+            let streams = self.cells.entry(Arc::clone(&cell.cell)).or_default();
+            streams.resize_with(cell.points.len(), Stream::default);
+            for (stream, point) in streams.iter_mut().zip(&cell.points) {
                 if let Some(point) = point {
-                    let key = (Arc::clone(&cell.cell), signal);
-                    self.cells
-                        .entry(key)
-                        .or_default()
-                        .observe(Arc::clone(point));
+                    stream.observe(Arc::clone(point));
                 }
             }
         }
-        let (seen, measures) = self.judge(context, start_us, rollup);
+        let (seen, measures) = self.judge(context, rollup);
         for seen in &seen {
             if seen.verdict.crossed {
                 self.disturb(seen.cohort, seen.signal, seen.verdict.first_window);
@@ -140,9 +140,8 @@ impl Fold {
     fn judge<'a>(
         &mut self,
         context: &Context<'_>,
-        start_us: i64,
         rollup: &'a RollUp,
-    ) -> (Vec<Seen<'a>>, Vec<Measure>) {
+    ) -> (Vec<Seen<'a>>, Vec<CohortMeasures>) {
         let signals = &context.subject.calibration.signals;
         let weight = |signal: usize| stream_weight(signals[signal].role);
         let weights = rollup
@@ -157,9 +156,15 @@ impl Fold {
             .threshold(context.config.window.us(), weights);
         let (mut seen, mut all) = (Vec::new(), Vec::new());
         for roll in &rollup.cohorts {
-            for (signal, point) in roll.points.iter().enumerate() {
+            let streams = match self.streams.get_mut(&roll.cohort) {
+                Some(streams) => streams,
+                None => self.streams.entry(roll.cohort.clone()).or_default(),
+            };
+            streams.resize_with(roll.points.len(), Stream::default);
+            let mut spans = CohortSpans::default();
+            let mut measured = Vec::new();
+            for (signal, (stream, point)) in streams.iter_mut().zip(&roll.points).enumerate() {
                 let Some(point) = point else { continue };
-                let key = (roll.cohort.clone(), signal);
                 let threshold = full * weight(signal);
                 let terms = Terms {
                     signal: &signals[signal],
@@ -168,22 +173,26 @@ impl Fold {
                     smallest: &context.config.smallest_effect,
                     threshold,
                 };
-                let stream = self.streams.entry(key).or_default();
-                let verdict = stream.fold(&terms, Arc::clone(point));
+                let verdict = stream.fold(&terms, &mut spans, Arc::clone(point));
                 let Some(verdict) = verdict else { continue };
                 let judged = Judgement {
-                    cohort: &roll.cohort,
                     signal,
                     profile: &roll.profile,
                     point,
                     verdict,
                     threshold,
                 };
-                all.extend(measures(context, rollup, start_us, &judged));
+                measured.push(measures(context, rollup, &judged));
                 seen.push(Seen {
                     cohort: &roll.cohort,
                     signal,
                     verdict,
+                });
+            }
+            if !measured.is_empty() {
+                all.push(CohortMeasures {
+                    cohort: roll.cohort.clone(),
+                    signals: measured,
                 });
             }
         }
@@ -192,8 +201,10 @@ impl Fold {
 
     /// Windows from `first` on are not the calm past of the cells of a cohort.
     fn disturb(&mut self, cohort: &Cohort, signal: usize, first: i64) {
-        for ((cell, of), stream) in &mut self.cells {
-            if *of == signal && belongs(cohort, cell) {
+        for (cell, streams) in &mut self.cells {
+            if let Some(stream) = streams.get_mut(signal)
+                && belongs(cohort, cell)
+            {
                 stream.disturb(first);
             }
         }
@@ -201,10 +212,8 @@ impl Fold {
 
     /// Whether cells stood still in a signal in a window from `first` on.
     pub(super) fn stood_still(&self, signal: usize, first: i64) -> bool {
-        let of_signal = self.cells.iter().filter(|((_, of), _)| *of == signal);
-        of_signal
-            .into_iter()
-            .any(|(_, stream)| stream.stood_still(first))
+        let mut of_signal = self.cells.values().filter_map(|it| it.get(signal));
+        of_signal.any(|stream| stream.stood_still(first))
     }
 
     /// What each cell holds of a score over the windows from `first` on, less its own calm past
@@ -218,10 +227,10 @@ impl Fold {
     ) -> Vec<Part> {
         let learned = &context.subject.calibration.signals[signal];
         let mut parts = Vec::new();
-        for ((cell, of), stream) in &self.cells {
-            if *of != signal {
+        for (cell, streams) in &self.cells {
+            let Some(stream) = streams.get(signal) else {
                 continue;
-            }
+            };
             let Some(total) = stream.total(score, first) else {
                 continue;
             };

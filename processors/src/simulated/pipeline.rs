@@ -11,13 +11,14 @@ use driftline_log::kafka::simulation::{BEGIN_US, Random, SimulatedLog, Simulatio
 use driftline_log::{Log, Output, ReadLimits, TopicSpec};
 use driftline_schemas::bundle::{Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, REFERENCE_FILE};
 use driftline_schemas::clock::{HOUR_US, MINUTE_US};
+use driftline_schemas::measure::MeasureBatch;
 use driftline_schemas::profile::batch::ProfileBatch;
 use driftline_schemas::profile::binning::Counter;
 use driftline_schemas::profile::{Profile, ProfileKey};
 use driftline_schemas::topic;
 
 use super::{Outcome, seeds};
-use crate::detect::{DetectConfig, DetectStage, DetectStats, records};
+use crate::detect::{DetectConfig, DetectStage, DetectStats};
 use crate::profile::{ProfileConfig, ProfileStage, ProfileStats};
 use crate::testing::{Frame, Shelf, origin, output, packed};
 
@@ -170,7 +171,7 @@ fn answers(log: &SimulatedLog) -> Result<Answers, String> {
     }
     let mut revisions: BTreeMap<i64, u32> = BTreeMap::new();
     for value in values(log, topic::MEASURES) {
-        let mut measures = records::decode(&value).unwrap();
+        let mut measures = MeasureBatch::decode(&value).unwrap();
         let (window, revision) = (measures[0].window_start_us, measures[0].revision);
         let before = revisions.insert(window, revision);
         if before.is_some_and(|before| before >= revision) {
@@ -181,7 +182,7 @@ fn answers(log: &SimulatedLog) -> Result<Answers, String> {
         measures.iter_mut().for_each(|measure| measure.revision = 0);
         answers
             .measures
-            .insert(window, records::encode(&measures).concat());
+            .insert(window, serde_json::to_vec(&measures).unwrap());
     }
     Ok(answers)
 }

@@ -45,6 +45,7 @@ pub(super) fn finding(origin: &Origin, _state: &DeviceState, told: Told, now_us:
                 .collect(),
             attributes: Vec::new(),
             changes: Vec::new(),
+            error_rise: None,
             evidence: String::new(),
             explanation: String::new(),
             sql: String::new(),

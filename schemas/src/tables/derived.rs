@@ -100,6 +100,15 @@ fn finding_fields() -> Vec<Field> {
             "share of the drift that each of them explains",
         )
         .range("0..1"),
+        float(
+            "error_rise",
+            "by how much more of the labelled rows are wrong there; null where that did not move or is not told apart",
+        )
+        .range("0..1"),
+        float(
+            "error_foreseen",
+            "how much of it the model's own confidence foresees; the rest is what inputs and truth have to do with each other",
+        ),
         text("evidence", "the strongest measure, for people").required(),
         text("explanation", "one or two sentences, for people").required(),
         text("sql", "query that recomputes the measure from the lake").required(),
@@ -232,7 +241,10 @@ fn finding_columns<'a>(
     ];
     columns.extend(contributions(rows().map(|it| &it.signals))?);
     columns.extend(contributions(rows().map(|it| &it.attributes))?);
+    let rise = || rows().map(|it| it.error_rise);
     columns.extend([
+        floats(rise().map(|it| it.map(|it| it.rise))),
+        floats(rise().map(|it| it.map(|it| it.foreseen))),
         texts(rows().map(|it| it.evidence.as_str())),
         texts(rows().map(|it| it.explanation.as_str())),
         texts(rows().map(|it| it.sql.as_str())),

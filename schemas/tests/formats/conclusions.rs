@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use driftline_schemas::deadletter::DeadLetter;
 use driftline_schemas::measure::{
-    Alert, AlertChange, AlertState, Cohort, Contribution, Finding, FindingKind, FindingState,
-    Measure,
+    Alert, AlertChange, AlertState, Cohort, CohortMeasures, Contribution, ErrorRise, Finding,
+    FindingKind, FindingState, Measure, MeasureBatch, MethodMeasure, SignalMeasures,
 };
 use driftline_schemas::registry::{BundleRecord, DeviceRecord, REGISTRY_FORMAT, RegistryRecord};
 use driftline_schemas::rows::Kind;
@@ -63,6 +63,7 @@ pub(crate) fn finding() -> Finding {
         signals: vec![share("temperature", 0.8), share("pressure", 0.2)],
         attributes: vec![],
         changes: vec![],
+        error_rise: None,
         evidence: "psi 0.3".into(),
         explanation: "temperature moved".into(),
         sql: "select 1".into(),
@@ -95,6 +96,74 @@ fn pinned<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &
         "{name}"
     );
     assert_eq!(serde_json::to_vec(record).unwrap(), text, "{name}");
+}
+
+fn measures() -> MeasureBatch {
+    let of = measure();
+    MeasureBatch {
+        format: 2,
+        tenant: of.tenant.as_str().into(),
+        model: of.model.as_str().into(),
+        version: of.version.as_str().into(),
+        window_start_us: of.window_start_us,
+        window_end_us: of.window_end_us,
+        revision: of.revision,
+        reference: of.reference.as_str().into(),
+        config: of.config.as_str().into(),
+        cohorts: vec![CohortMeasures {
+            cohort: of.cohort.clone(),
+            signals: vec![SignalMeasures {
+                signal: of.signal.as_str().into(),
+                rows: of.rows,
+                devices: of.devices,
+                reference_rows: of.reference_rows,
+                threshold: 1e-5,
+                methods: vec![
+                    MethodMeasure {
+                        method: "psi".into(),
+                        version: 1,
+                        value: Some(0.3),
+                        p_value: Some(1e-6),
+                        crossed: true,
+                    },
+                    MethodMeasure {
+                        method: "foreseen_error".into(),
+                        version: 1,
+                        value: Some(0.125),
+                        p_value: None,
+                        crossed: false,
+                    },
+                ],
+            }],
+        }],
+    }
+}
+
+/// The measures of a window, as format 2 wrote them.
+#[test]
+fn measures_of_format_2_are_read_and_written() {
+    pinned("measures-v2.json", &measures());
+    let bytes = golden::golden("measures-v2.json", Vec::new);
+    assert_eq!(MeasureBatch::decode(&bytes).unwrap(), measures().measures());
+}
+
+/// Of a clear rise shares are given, never below 0 or above 1.
+#[test]
+fn a_clear_rise_of_errors_is_shared_out() {
+    let share = |rise, foreseen| {
+        let rise = ErrorRise {
+            rise,
+            rise_error: 0.01,
+            foreseen,
+            foreseen_error: 0.01,
+        };
+        rise.foreseen_share()
+    };
+    assert_eq!(share(0.1, 0.025), Some(0.25));
+    assert_eq!(share(0.1, 0.2), Some(1.0));
+    assert_eq!(share(0.1, -0.02), Some(0.0));
+    assert_eq!(share(0.019, 0.01), None);
+    assert_eq!(share(-0.1, -0.1), None);
 }
 
 /// Everything that travels as JSON, as format 1 wrote it.

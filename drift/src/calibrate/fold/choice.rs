@@ -1,12 +1,23 @@
 //! Which of a window's tests decides.
 
+use std::f64::consts::SQRT_2;
+use std::sync::OnceLock;
+
+use driftline_schemas::bundle::SignalRole;
+use statrs::function::erf::erfc_inv;
+
 use super::super::judge::ScoreTest;
 use super::super::scores::ScoreKind;
+use super::super::{SPANS, SignalCalibration};
 use super::{Against, CHANGE_SPANS, LIKELY_P, Reach, SPAN_WEIGHTS, StreamVerdict, Terms};
 
+/// Numbers of scores for which quantiles are kept: more than any signal has.
+const SCORES_TABLED: usize = 16;
+
 /// The tests of a window so far.
-#[derive(Default)]
 pub(super) struct Choice {
+    /// Scores of the signal.
+    scores: usize,
     best: Option<StreamVerdict>,
     /// Best of the location's.
     location: Option<StreamVerdict>,
@@ -14,6 +25,25 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    pub(super) fn new(scores: usize) -> Self {
+        Self {
+            scores,
+            best: None,
+            location: None,
+            least_p: None,
+        }
+    }
+
+    /// A statistic up to which a test of a span has the p-value 1 after Bonferroni, so that its tail need not be
+    /// worked out: Student's tails are never below the normal distribution's, whatever the degrees of freedom.
+    pub(super) fn negligible(&self, span: usize, signal: &SignalCalibration) -> f64 {
+        // One-sided p-values are half as large.
+        match signal.role {
+            SignalRole::Error => 0.0,
+            _ => quantiles(self.scores)[span],
+        }
+    }
+
     pub(super) fn add(
         &mut self,
         terms: &Terms<'_>,
@@ -23,7 +53,7 @@ impl Choice {
         tested: &ScoreTest,
     ) {
         let scores = &terms.signal.scores;
-        let p_value = (tested.p_value / weight(reach.index, scores.len())).min(1.0);
+        let p_value = (tested.p_value / weight(reach.index, self.scores)).min(1.0);
         self.least_p = Some(self.least_p.map_or(p_value, |least| least.min(p_value)));
         let verdict = StreamVerdict {
             p_value,
@@ -61,6 +91,21 @@ fn weight(span: usize, scores: usize) -> f64 {
     SPAN_WEIGHTS[span] / (tests * scores as f64)
 }
 
+/// Two-sided normal quantiles of the weights of the spans, for a number of scores.
+fn quantiles(scores: usize) -> &'static [f64; SPANS.len()] {
+    static TABLE: OnceLock<Vec<[f64; SPANS.len()]>> = OnceLock::new();
+    const NONE: [f64; SPANS.len()] = [0.0; SPANS.len()];
+    let table = TABLE.get_or_init(|| {
+        let of = |scores: usize| {
+            // A little less, since it is a bound.
+            let quantile = |span| SQRT_2 * erfc_inv(weight(span, scores)) - 1e-6;
+            std::array::from_fn(|span| quantile(span).max(0.0))
+        };
+        (1..=SCORES_TABLED).map(of).collect()
+    });
+    table.get(scores.wrapping_sub(1)).unwrap_or(&NONE)
+}
+
 /// A shift widens as well, and the spread is often the surer of the two, since devices differ less in
 /// it: where the location is likely to have moved too, the drift is named by the location, on the
 /// strength of the spread.
@@ -91,5 +136,27 @@ fn decides_before(a: &StreamVerdict, b: &StreamVerdict) -> bool {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Greater => false,
         std::cmp::Ordering::Equal => a.decides_p < b.decides_p,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::special::student_t_two_sided;
+
+    /// What is not worked out would have come to 1: at and below the bound, p over its weight is 1 at least, whatever the
+    /// degrees of freedom.
+    #[test]
+    fn what_is_negligible_has_the_p_value_1() {
+        for scores in 1..=SCORES_TABLED {
+            for (span, bound) in quantiles(scores).iter().enumerate() {
+                for degrees in [0.5, 1.0, 3.7, 30.0, 1e3, 1e6] {
+                    let p_value = student_t_two_sided(*bound, degrees);
+                    assert!(p_value >= weight(span, scores), "{scores} {span} {degrees}");
+                }
+            }
+        }
+        assert_eq!(quantiles(0), &[0.0; SPANS.len()]);
+        assert_eq!(quantiles(SCORES_TABLED + 1), &[0.0; SPANS.len()]);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::exact;
 use super::super::worth::Shares;
-use super::{CHANGE_SPANS, Past, Point, Scatter, Stream};
+use super::{CHANGE_SPANS, Past, Point, Recent, Scatter, Stream};
 
 /// What a checkpoint keeps of a [`Stream`]; its points come from the profiles again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl Stream {
             recent: self
                 .recent
                 .iter()
-                .map(|(point, calm)| (point.window, *calm))
+                .map(|recent| (recent.window, recent.calm))
                 .collect(),
             past: self.past.clone(),
             past_windows: self.past_windows,
@@ -54,7 +54,13 @@ impl Stream {
             recent: kept
                 .recent
                 .iter()
-                .filter_map(|&(window, calm)| Some((point(window)?, calm)))
+                .filter_map(|&(window, calm)| {
+                    Some(Recent {
+                        window,
+                        calm,
+                        point: point(window)?,
+                    })
+                })
                 .collect(),
             past: kept.past.clone(),
             past_windows: kept.past_windows,

@@ -1,6 +1,7 @@
 //! The fold before the cut-off, as it rests in state, and a model as it comes back from there.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use driftline_drift::calibrate::{Point, Stream, StreamCheckpoint};
@@ -15,6 +16,22 @@ use super::super::window::Fold;
 use super::{Configs, DetectStats, Model, Told};
 
 type Kept = BTreeMap<usize, StreamCheckpoint>;
+
+/// What is kept of the streams, by signal.
+fn kept(streams: &[Stream]) -> Kept {
+    let signals = streams.iter().enumerate();
+    let used = signals.filter(|(_, stream)| !stream.is_blank());
+    used.map(|(signal, stream)| (signal, stream.checkpoint()))
+        .collect()
+}
+
+fn put<K: Ord>(streams: Entry<'_, K, Vec<Stream>>, signal: usize, stream: Stream) {
+    let streams = streams.or_default();
+    if streams.len() <= signal {
+        streams.resize_with(signal + 1, Stream::default);
+    }
+    streams[signal] = stream;
+}
 
 /// A fold as it was read, before its points are made again from the windows kept.
 #[derive(Debug, Default)]
@@ -50,27 +67,15 @@ impl Model {
             .push(delta(partition, &Key::Stories(id()), Some(&fold.stories)));
         let arrivals = delta(partition, &Key::Arrivals(id()), Some(&fold.arrivals));
         told.state.push(arrivals);
-        let mut streams: BTreeMap<&Cohort, Kept> = BTreeMap::new();
-        for ((cohort, signal), stream) in &fold.streams {
-            streams
-                .entry(cohort)
-                .or_default()
-                .insert(*signal, stream.checkpoint());
-        }
-        for (cohort, kept) in streams {
+        for (cohort, streams) in &fold.streams {
             let key = Key::Streams(id(), cohort.clone());
-            told.state.push(delta(partition, &key, Some(&kept)));
+            told.state
+                .push(delta(partition, &key, Some(&kept(streams))));
         }
-        let mut cells: BTreeMap<&Arc<Cell>, Kept> = BTreeMap::new();
-        for ((cell, signal), stream) in &fold.cells {
-            cells
-                .entry(cell)
-                .or_default()
-                .insert(*signal, stream.checkpoint());
-        }
-        for (cell, kept) in cells {
+        for (cell, streams) in &fold.cells {
             let key = Key::Cells(id(), Arc::clone(cell));
-            told.state.push(delta(partition, &key, Some(&kept)));
+            told.state
+                .push(delta(partition, &key, Some(&kept(streams))));
         }
     }
 
@@ -155,7 +160,7 @@ impl Model {
                 let stream = Stream::restore(kept, |window| {
                     cohorts.get(&(cohort.clone(), signal, window)).cloned()
                 });
-                fold.streams.insert((cohort.clone(), signal), stream);
+                put(fold.streams.entry(cohort.clone()), signal, stream);
             }
         }
         for (cell, kept) in &saved.cells {
@@ -163,7 +168,7 @@ impl Model {
                 let stream = Stream::restore(kept, |window| {
                     cells.get(&(Arc::clone(cell), signal, window)).cloned()
                 });
-                fold.cells.insert((Arc::clone(cell), signal), stream);
+                put(fold.cells.entry(Arc::clone(cell)), signal, stream);
             }
         }
         self.base = fold;

@@ -1,16 +1,18 @@
 //! What is said of a window, held against what was said before: revisions, findings, refutations.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use driftline_schemas::measure::{FindingState, Measure};
+use driftline_schemas::measure::{FindingState, MEASURE_BATCH_FORMAT, MeasureBatch};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::config::DetectConfig;
 use super::super::state::{Judged, Key, Said, delta};
 use super::super::stats::DetectStats;
 use super::super::stories::Statement;
+use super::super::subject::Subject;
+use super::super::tell;
 use super::super::window::Outcome;
-use super::super::{records, tell};
 use super::{Model, Told};
 
 /// Windows whose end lies further back than this many windows when something is first said of them
@@ -37,17 +39,29 @@ impl Model {
     /// were said to hold in it, and do not.
     pub(super) fn tell(
         &mut self,
-        config: &DetectConfig,
-        (start_us, reference): (i64, Option<u64>),
+        config: &(DetectConfig, String),
+        (start_us, subject): (i64, &Subject),
         outcome: Outcome,
         told: &mut Told,
         stats: &DetectStats,
     ) -> Vec<String> {
-        self.tell_measures(start_us, reference, outcome.measures, told);
+        let batch = MeasureBatch {
+            format: MEASURE_BATCH_FORMAT,
+            tenant: Arc::clone(&self.id.tenant),
+            model: Arc::clone(&self.id.model),
+            version: Arc::clone(&self.id.version),
+            window_start_us: start_us,
+            window_end_us: start_us + config.0.window.us(),
+            revision: 0,
+            reference: subject.reference_id.as_str().into(),
+            config: config.1.as_str().into(),
+            cohorts: outcome.measures,
+        };
+        self.tell_measures(batch, subject.reference_hash(), told);
         let mut said: BTreeSet<String> = BTreeSet::new();
         for statement in outcome.statements {
             said.insert(statement.finding.key.clone());
-            self.say(config, start_us, statement, told, stats);
+            self.say(&config.0, start_us, statement, told, stats);
         }
         self.said_in(start_us)
             .filter(|(key, _)| !said.contains(*key) && !outcome.open.contains(*key))
@@ -81,14 +95,11 @@ impl Model {
         self.say(config, start_us, statement, told, stats);
     }
 
-    fn tell_measures(
-        &mut self,
-        start_us: i64,
-        reference: Option<u64>,
-        mut measures: Vec<Measure>,
-        told: &mut Told,
-    ) {
-        let digest = records::encode(&measures)
+    fn tell_measures(&mut self, mut batch: MeasureBatch, reference: Option<u64>, told: &mut Told) {
+        let start_us = batch.window_start_us;
+        // Mostly there is no second revision, and these are the records.
+        let mut records = batch.encode();
+        let digest = records
             .iter()
             .fold(0, |before: u64, part| before.rotate_left(7) ^ xxh3_64(part));
         let before = self.judged.get(&start_us);
@@ -97,8 +108,9 @@ impl Model {
             return;
         }
         let revision = before.map_or(0, |before| before.revision + u32::from(!is_same));
-        for measure in &mut measures {
-            measure.revision = revision;
+        if revision > 0 && !is_same {
+            batch.revision = revision;
+            records = batch.encode();
         }
         let judged = Judged {
             revision,
@@ -108,8 +120,9 @@ impl Model {
         let key = Key::Judged(self.id.clone(), start_us);
         told.state.push(delta(self.partition, &key, Some(&judged)));
         self.judged.insert(start_us, judged);
-        if !measures.is_empty() && !is_same {
-            told.measures.push((start_us, measures));
+        if !is_same {
+            let records = records.into_iter().map(|record| (start_us, record));
+            told.measures.extend(records);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use driftline_drift::calibrate::Learner;
+use driftline_drift::calibrate::{ErrorsByConfidence, Learner};
 use driftline_drift::joint::{JointColumn, learn};
 use driftline_schemas::bundle::{
     Bundle, CALIBRATION_FILE, DIGEST_FILE, Digest, FeatureType, MANIFEST_FILE, MODEL_FILE,
@@ -87,6 +87,9 @@ pub struct Shape {
     pub together: f64,
     /// Whether the bundle looks at the features together.
     pub joint: bool,
+    /// Whether the model is wrong as often as its confidence says; else its errors have nothing to do with it, and the
+    /// bundle foresees none.
+    pub honest: bool,
 }
 
 impl Default for Shape {
@@ -103,6 +106,7 @@ impl Default for Shape {
             weather_sd: 0.1,
             together: 0.0,
             joint: false,
+            honest: false,
         }
     }
 }
@@ -114,6 +118,8 @@ pub enum Fault {
     Shift { site: usize, sd: f64 },
     /// The truth turns round.
     Flip { site: usize },
+    /// The truth turns round in a share of the rows, whatever the inputs.
+    Doubt { site: usize, share: f64 },
     /// Where an attribute ([`Cell::values`]' index) has a value, one of the three numbers reads so many
     /// standard deviations of its noise higher.
     Moved {
@@ -178,6 +184,8 @@ pub struct Estate {
     binners: Vec<Binner>,
     manifest: String,
     joint: Option<Joint>,
+    /// Errors of the reference, while it is made.
+    errors: Option<ErrorsByConfidence>,
     /// Standard deviation of the temperature over everything.
     temp_sd: f64,
     /// Faults that stay, beside the one of the hour.
@@ -282,6 +290,7 @@ impl Estate {
             binners: Vec::new(),
             manifest: text,
             joint: None,
+            errors: None,
             temp_sd: 1.0,
             standing: Vec::new(),
         };
@@ -376,16 +385,11 @@ impl Estate {
                     }
                 }
                 let [na, nb, nc, ne] = device.nature;
-                let (mut temp, mut wrong) = (
-                    20.0 + 4.0 * (shape.cycle * cycle + na + a + self.weather),
-                    1.0 / (1.0 + (2.4 - ne).exp()),
-                );
-                match fault {
-                    Some(Fault::Shift { site, sd }) if site == device.site => {
-                        temp += sd * self.temp_sd;
-                    }
-                    Some(Fault::Flip { site }) if site == device.site => wrong = 1.0 - wrong,
-                    _ => {}
+                let mut temp = 20.0 + 4.0 * (shape.cycle * cycle + na + a + self.weather);
+                if let Some(Fault::Shift { site, sd }) = fault
+                    && site == device.site
+                {
+                    temp += sd * self.temp_sd;
                 }
                 let humidity = 50.0 + 10.0 * (nb + b - 0.5 * shape.cycle * cycle);
                 let vibration = (0.4 * (nc + c)).exp();
@@ -401,9 +405,22 @@ impl Estate {
                     false => 0.0,
                 };
                 let score = 0.15 * (temp - 20.0) + of_humidity + 0.4 * (vibration - 1.0);
-                let margin = score - 0.6 + 0.3 * self.random.normal();
+                // One whose confidence is to say something is mostly sure.
+                let middle = if shape.honest { 1.6 } else { 0.6 };
+                let margin = score - middle + 0.3 * self.random.normal();
                 let prediction = i32::from(margin > 0.0);
                 let confidence = 1.0 / (1.0 + (-2.0 * margin.abs()).exp());
+                let sure = match shape.honest {
+                    true => 2.0 * margin.abs(),
+                    false => 2.4,
+                };
+                let wrong = 1.0 / (1.0 + (sure - ne).exp());
+                let turned = match fault {
+                    Some(Fault::Flip { site }) if site == device.site => 1.0,
+                    Some(Fault::Doubt { site, share }) if site == device.site => share,
+                    _ => 0.0,
+                };
+                let wrong = wrong + turned * (1.0 - 2.0 * wrong);
                 let error = device
                     .probe
                     .then(|| i32::from(self.random.uniform() < wrong));
@@ -428,6 +445,7 @@ impl Estate {
         let layout = self.layout.clone();
         let binners = std::mem::take(&mut self.binners);
         let joint = self.joint.take();
+        let mut errors = self.errors.take();
         let mut profiles = vec![Profile::empty(&layout); self.devices.len()];
         self.rows(hour, fault, |device, values| {
             let profile = &mut profiles[device];
@@ -437,8 +455,11 @@ impl Estate {
             let together = together.map(|it| it.value(time_us, |of| values[of.at]));
             let [.., error] = values;
             let before = values.into_iter().take(VALUES - 1);
-            let all = before.chain(together).chain([error]);
-            for (signal, value) in all.enumerate() {
+            let all: Vec<_> = before.chain(together).chain([error]).collect();
+            if let Some(errors) = &mut errors {
+                errors.add(|signal| all[signal]);
+            }
+            for (signal, value) in all.into_iter().enumerate() {
                 // No truth is no null: labels come by themselves.
                 if value.is_some() {
                     let layout = &layout.signals()[signal];
@@ -448,6 +469,7 @@ impl Estate {
         });
         self.binners = binners;
         self.joint = joint;
+        self.errors = errors;
         for (profile, device) in profiles.iter_mut().zip(&self.devices) {
             profile.devices.add(device.hash, profile.rows);
         }
@@ -463,6 +485,8 @@ impl Estate {
             slots: vec![Profile::empty(&self.layout); season.slots()],
             layout: self.layout.clone(),
         };
+        let honest = self.shape.honest;
+        self.errors = honest.then(|| ErrorsByConfidence::of(&self.layout).unwrap());
         let mut all = Vec::new();
         for hour in -self.shape.reference_days * 24..0 {
             let start_us = T0_US + hour * HOUR_US;
@@ -473,7 +497,9 @@ impl Estate {
                 all.push((start_us, self.devices[device].hash, profile));
             }
         }
-        let mut learner = Learner::new(&reference).unwrap();
+        let errors = self.errors.take();
+        let learner = Learner::new(&reference).unwrap();
+        let mut learner = learner.foreseeing(errors.as_ref());
         for (start_us, device, profile) in &all {
             learner.add(*start_us, *device, profile).unwrap();
         }
