@@ -76,9 +76,10 @@ fn scope_of(fault: &Fault) -> String {
         Fault::Moved {
             attribute, value, ..
         } => format!("{}={value}", ATTRIBUTES[*attribute]),
-        Fault::Shift { site, .. } | Fault::Flip { site } | Fault::Together { site, .. } => {
-            format!("site={}", site_name(*site))
-        }
+        Fault::Shift { site, .. }
+        | Fault::Flip { site }
+        | Fault::Doubt { site, .. }
+        | Fault::Together { site, .. } => format!("site={}", site_name(*site)),
     }
 }
 

@@ -90,8 +90,8 @@ fn share(seed: u64, inputs: bool, fault: Fault) -> Result<Option<f64>> {
     };
     let of_it =
         |it: &&Finding| it.kind == kind && it.scope == scope && it.state == FindingState::Drifted;
-    let told = findings.iter().filter(of_it).filter_map(|it| it.error_rise);
-    let foreseen = told.last().and_then(|rise| rise.foreseen_share());
+    let mut told = findings.iter().filter(of_it).filter_map(|it| it.error_rise);
+    let foreseen = told.next_back().and_then(|rise| rise.foreseen_share());
     Ok(foreseen.map(|share| if inputs { share } else { 1.0 - share }))
 }
 

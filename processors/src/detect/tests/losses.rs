@@ -42,8 +42,8 @@ fn inputs_that_moved_explain_the_errors() {
     let all = told(61, fault);
     let scope = format!("site={}", site_name(SITE));
     let drift = |it: &&Finding| it.kind == FindingKind::InputDrift && it.scope == scope;
-    let rises = all.iter().filter(drift).filter_map(|it| it.error_rise);
-    let rise = rises.last().expect("the errors are told");
+    let mut rises = all.iter().filter(drift).filter_map(|it| it.error_rise);
+    let rise = rises.next_back().expect("the errors are told");
     assert!(rise.foreseen_share().unwrap() > 0.6, "{rise:?}");
     let text = &all.iter().rfind(|it| it.error_rise.is_some()).unwrap();
     assert!(
