@@ -8,6 +8,7 @@
 //! cargo run --profile bench -p driftline-processors --example detect_nulls -- --models 100 --months 10
 //! … --family 2          # one family, as numbered in the table
 //! … --wide --models 10  # 200 features and 50 cohorts
+//! … --any               # with smallest effects of 0: what the budget alone lets through
 //! ```
 //!
 //! Ends with 1 when a family has significantly more alarms than 1.3 times the budget (95 %).
@@ -21,6 +22,7 @@ mod hourly;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use driftline_drift::calibrate::SmallestEffect;
 use driftline_processors::detect::DetectConfig;
 use driftline_schemas::measure::{Finding, FindingKind, FindingState};
 
@@ -75,12 +77,18 @@ impl Alarms {
 }
 
 /// One model over some months.
-fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
+fn run(
+    config: &DetectConfig,
+    family: Family,
+    size: Size,
+    seed: u64,
+    months: i64,
+) -> Result<Alarms> {
     let mut estate = Estate::new(family, size, seed)?;
     let bundle = estate.bundle()?;
     let mut alarms = Alarms::default();
     hourly::findings(
-        DetectConfig::default(),
+        config.clone(),
         bundle,
         T0_US,
         months * MONTH_HOURS,
@@ -92,9 +100,15 @@ fn run(family: Family, size: Size, seed: u64, months: i64) -> Result<Alarms> {
 }
 
 /// All models of a family.
-fn family(family: Family, size: Size, models: u64, months: i64) -> Result<Alarms> {
+fn family(
+    config: &DetectConfig,
+    family: Family,
+    size: Size,
+    models: u64,
+    months: i64,
+) -> Result<Alarms> {
     let mut all = Alarms::default();
-    for alarms in hourly::on_all_cores(models, |model| run(family, size, model, months))? {
+    for alarms in hourly::on_all_cores(models, |model| run(config, family, size, model, months))? {
         all.add(alarms);
     }
     Ok(all)
@@ -112,7 +126,8 @@ fn interval(count: u64) -> (f64, f64) {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::of_process(&["--models", "--months", "--family", "--wide"])?;
+    let arguments =
+        Arguments::of_process(&["--models", "--months", "--family", "--wide", "--any"])?;
     let wide = arguments.has("--wide");
     let models = arguments.number("--models", 10)?;
     let months = arguments.number("--months", if wide { 1 } else { 10 })?;
@@ -123,6 +138,16 @@ fn main() -> Result<()> {
     } else {
         &Family::ALL[..]
     };
+    let mut config = DetectConfig::default();
+    if arguments.has("--any") {
+        config.smallest_effect = SmallestEffect {
+            shift_sd: 0.0,
+            spread: 0.0,
+            total_variation: 0.0,
+            rate: 0.0,
+            error_rate: 0.0,
+        };
+    }
     println!(
         "|   | estates with | model-months | alarms | a month (95 %) | input | output | concept | refuted by late data |"
     );
@@ -132,7 +157,7 @@ fn main() -> Result<()> {
         if chosen != 0 && chosen != at + 1 {
             continue;
         }
-        let alarms = family(*null, size, models, months)?;
+        let alarms = family(&config, *null, size, models, months)?;
         let count = |kind| alarms.by_kind.get(&kind).copied().unwrap_or(0);
         let total: u64 = alarms.by_kind.values().sum();
         let all_months = models as f64 * months as f64;
