@@ -53,9 +53,28 @@ pub fn dequantise(code: i32, resolution: f64) -> f64 {
     }
 }
 
+/// The value of a finite code as people write it: 3155 in thousandths is 3.155, the double next to that decimal, where
+/// [`dequantise`] gives 3.1550000000000002.
+pub fn decimal(code: i32, resolution: f64) -> f64 {
+    let per_unit = (1.0 / resolution).round();
+    match per_unit >= 1.0 && (per_unit * resolution - 1.0).abs() < 1e-9 {
+        true => f64::from(code) / per_unit,
+        false => f64::from(code) * resolution,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_are_as_people_write_them() {
+        assert_eq!(decimal(3_155, 0.001), 3.155);
+        assert_eq!(decimal(-7, 0.1), -0.7);
+        assert_eq!(decimal(3, 0.25), 0.75);
+        assert_eq!(decimal(3, 0.3), 0.3 * 3.0);
+        assert_eq!(decimal(12, 5.0), 60.0);
+    }
 
     #[test]
     fn codes_of_what_is_not_finite_survive() {

@@ -17,6 +17,9 @@ use super::window::{Context, Fold};
 /// Share of the estate's shift from which on it is told: less says more about the noise of the rest.
 const OF_ESTATE_MIN: f64 = 0.5;
 
+/// Share from which on a part of a loss is told as all of it.
+const MOSTLY: f64 = 0.8;
+
 /// Most changes that the sentence names; the finding lists more.
 const CHANGES_SHOWN: usize = 3;
 
@@ -269,20 +272,23 @@ impl Telling<'_> {
     fn told_rise(&self) -> Option<String> {
         let rise = self.error_rise?;
         let share = rise.foreseen_share()?;
-        let points = |share: f64| format!("{:.1}", share * 100.0);
-        let foreseen = share * rise.rise;
+        let points = format!("{:.1} points", rise.rise * 100.0);
         let what = match self.story.kind {
-            FindingKind::ConceptDrift => format!("of these {} points", points(rise.rise)),
-            _ => format!(
-                "the model is wrong there for {} points more of the labelled rows: of these",
-                points(rise.rise)
-            ),
+            FindingKind::ConceptDrift => format!("of these {points}"),
+            _ => {
+                format!("the model is wrong there for {points} more of the labelled rows, of which")
+            }
+        };
+        let less_sure = "inputs that it is less sure of";
+        let other = "what inputs say of the truth has changed, or it is surer than it should be";
+        let why = match share {
+            share if share >= MOSTLY => less_sure.to_owned(),
+            share if share <= 1.0 - MOSTLY => other.to_owned(),
+            _ => format!("that part is {less_sure}; for the rest, {other}"),
         };
         Some(format!(
-            "{what} its confidence foresees {} ({:.0} %, inputs that it is less sure of), and {} it does not (what inputs say of the truth has changed, or it is surer than it should be)",
-            points(foreseen),
-            share * 100.0,
-            points(rise.rise - foreseen)
+            "{what} its confidence foresees {:.0} %: {why}",
+            share * 100.0
         ))
     }
 

@@ -166,7 +166,7 @@ impl DeviceState {
             sensor.told |= stuck;
             return stuck.then(|| Told::Stuck {
                 sensor: Arc::clone(name),
-                value: f64::from(value) * resolution,
+                value: quantity::decimal(value, resolution),
                 rows: sensor.run + 1,
                 since_us: sensor.run_since_us,
                 until_us: at_us,
