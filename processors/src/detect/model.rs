@@ -71,6 +71,8 @@ pub(super) struct Model {
     head: Option<(i64, Fold)>,
     rollups: BTreeMap<i64, Arc<RollUp>>,
     judged: BTreeMap<i64, Judged>,
+    /// Keys of the stories that are open after each window, by the last fold over it.
+    open: BTreeMap<i64, BTreeSet<String>>,
     said: BTreeMap<(i64, String), Said>,
     /// When cells that are not yet taken in will be, with the start of their window.
     due: BTreeSet<(i64, i64)>,
@@ -92,6 +94,7 @@ impl Model {
             head: None,
             rollups: BTreeMap::new(),
             judged: BTreeMap::new(),
+            open: BTreeMap::new(),
             said: BTreeMap::new(),
             due: BTreeSet::new(),
             dirty: None,
@@ -225,7 +228,6 @@ impl Model {
         self.snapshots.retain(|at, _| *at <= from);
         let starts: Vec<i64> = self.windows.range(start..).map(|(&at, _)| at).collect();
         let mut measures = 0;
-        let mut doubtful = Vec::new();
         for start_us in starts {
             let Some(config) = configs.at(start_us).cloned() else {
                 continue;
@@ -246,6 +248,7 @@ impl Model {
             let again = self.again(start_us);
             let outcome = self.advance(&mut fold, &config, subjects, start_us, &rollup, &again);
             last = Some(start_us);
+            self.open.insert(start_us, outcome.open.clone());
             if start_us >= from {
                 stats.judged.inc();
                 measures += outcome
@@ -253,16 +256,16 @@ impl Model {
                     .iter()
                     .map(CohortMeasures::count)
                     .sum::<usize>();
-                let open = outcome.open.clone();
                 let subject = subjects.at(start_us);
-                let gone = self.tell(&config, (start_us, subject), outcome, told, stats);
-                // One that only begins a little later still is the same story.
-                doubtful.retain(|(_, key): &(i64, String)| !open.contains(key));
-                doubtful.extend(gone.into_iter().map(|key| (start_us, key)));
+                self.tell(&config, (start_us, subject), outcome, told, stats);
             }
         }
         self.head = Some((last.unwrap_or(start.saturating_sub(1)), fold));
-        for (start_us, key) in doubtful {
+        if self.dirty.is_some() {
+            // Of the windows that are still to be folded nothing is known.
+            return;
+        }
+        for (start_us, key) in self.unfounded() {
             if let Some(config) = configs.at(start_us) {
                 self.refute(&config.0, start_us, key, told, stats);
             }
@@ -432,6 +435,7 @@ impl Model {
                 told.state.push(raw(self.partition, &key, None));
             }
         }
+        self.open = self.open.split_off(&cutoff_us);
         let kept = self.judged.split_off(&cutoff_us);
         for start_us in std::mem::replace(&mut self.judged, kept).into_keys() {
             let key = Key::Judged(self.id.clone(), start_us);

@@ -35,8 +35,7 @@ impl Model {
             .map(|((_, key), said)| (key, said))
     }
 
-    /// Holds what a window came to against what was said of it. Returns the keys of findings that
-    /// were said to hold in it, and do not.
+    /// Holds what a window came to against what was said of it.
     pub(super) fn tell(
         &mut self,
         config: &(DetectConfig, String),
@@ -44,7 +43,7 @@ impl Model {
         outcome: Outcome,
         told: &mut Told,
         stats: &DetectStats,
-    ) -> Vec<String> {
+    ) {
         let batch = MeasureBatch {
             format: MEASURE_BATCH_FORMAT,
             tenant: Arc::clone(&self.id.tenant),
@@ -58,15 +57,24 @@ impl Model {
             cohorts: outcome.measures,
         };
         self.tell_measures(batch, subject.reference_hash(), told);
-        let mut said: BTreeSet<String> = BTreeSet::new();
         for statement in outcome.statements {
-            said.insert(statement.finding.key.clone());
             self.say(&config.0, start_us, statement, told, stats);
         }
-        self.said_in(start_us)
-            .filter(|(key, _)| !said.contains(*key) && !outcome.open.contains(*key))
-            .filter(|(_, said)| said.finding.state == FindingState::Drifted)
-            .map(|(key, _)| key.clone())
+    }
+
+    /// Findings that were said to hold in a window after which their story is not open, nor after any later one: a
+    /// story that only begins later than was said is still the same. Of all windows, not of those at hand alone: one
+    /// whose story was still to begin when it was looked at last can lose it to data of later windows.
+    pub(super) fn unfounded(&self) -> Vec<(i64, String)> {
+        let is_open = |start_us: i64, key: &str| {
+            let mut later = self.open.range(start_us..);
+            later.any(|(_, keys)| keys.contains(key))
+        };
+        let holds = |said: &Said| said.finding.state == FindingState::Drifted;
+        let said = self.said.iter().filter(|(_, said)| holds(said));
+        said.map(|((start_us, key), _)| (*start_us, key.clone()))
+            .filter(|(start_us, _)| self.open.contains_key(start_us))
+            .filter(|(start_us, key)| !is_open(*start_us, key))
             .collect()
     }
 
@@ -155,5 +163,54 @@ impl Model {
         told.state
             .push(delta(self.partition, &state_key, Some(&said)));
         self.said.insert(key, said);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftline_schemas::clock::HOUR_US;
+    use driftline_schemas::measure::Finding;
+    use serde_json::json;
+
+    use super::super::super::state::ModelId;
+    use super::*;
+
+    fn finding(key: &str) -> Finding {
+        serde_json::from_value(json!({
+            "format": 1, "key": key, "tenant": "t", "model": "m", "version": "1", "kind": "input_drift",
+            "scope": "estate", "state": "drifted", "revision": 0, "window_start_us": 0, "window_end_us": 1,
+            "signals": [], "attributes": [], "evidence": "", "explanation": "", "sql": "", "reference": "", "config": ""
+        }))
+        .unwrap()
+    }
+
+    /// Scenario: a finding is said of hour 2; then its story begins in hour 4 only, and data for hour 4, after hour 2, take it
+    /// away altogether.
+    /// Guarantee: what was said of hour 2 stands while the story begins later, and is unfounded once it does not.
+    #[test]
+    fn what_begins_later_and_then_never_is_unfounded() {
+        let id = ModelId {
+            tenant: "t".into(),
+            model: "m".into(),
+            version: "1".into(),
+        };
+        let mut model = Model::new(id, 0);
+        let said = Said {
+            material: String::new(),
+            finding: finding("a"),
+        };
+        model.said.insert((2 * HOUR_US, "a".into()), said);
+        assert!(model.unfounded().is_empty(), "nothing is folded yet");
+        for hour in 1..6 {
+            let keys = (hour >= 4).then(|| "a".to_owned());
+            model
+                .open
+                .insert(hour * HOUR_US, keys.into_iter().collect());
+        }
+        assert!(model.unfounded().is_empty());
+        for hour in 4..6 {
+            model.open.insert(hour * HOUR_US, BTreeSet::new());
+        }
+        assert_eq!(model.unfounded(), [(2 * HOUR_US, "a".to_owned())]);
     }
 }
